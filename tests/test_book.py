@@ -1,0 +1,200 @@
+"The book machine: reader, cache key, claims, exercises, figures, controls: what would clutter their pages."
+import json, subprocess, sys
+
+import matplotlib.pyplot as plt, nbformat, numpy as np, pytest
+from hypothesis import given, settings, strategies as st
+from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
+
+from oplas import book, plots, widgets
+from conftest import ROOT
+
+MARKS = st.sampled_from(["export", "hide", "eval: false", "slow", "cuda", "echo: false", "solution", "default_exp demo"])
+
+
+def notebook(*sources): return nbformat.writes(new_notebook(cells=[new_code_cell(s) for s in sources]))
+
+
+# the reader
+
+@given(st.lists(MARKS, max_size=4), st.sampled_from(["x = 1", "def f(a):\n    return a", "'#| not a directive'", ""]))
+def test_reader_takes_directives_away_and_leaves_the_code(marks, code):
+    page = book.read(notebook("\n".join([*(f"#| {m}" for m in marks), code])))
+    cell = page.cells[-1]
+    assert cell.source == code
+    assert {t for m in marks for t in book.tags([m], "")} <= set(cell.metadata["tags"])
+
+
+def test_reader_keeps_tags_and_prose_and_the_order_of_cells():
+    nb = new_notebook(cells=[new_markdown_cell("# Title"), new_code_cell("#| export\ndef f(): pass", metadata={"tags": ["mine"]}), new_markdown_cell("end")])
+    title, badge, code, end = book.read(nbformat.writes(nb)).cells
+    assert (title.source, end.source) == ("# Title", "end")
+    assert set(code.metadata["tags"]) == {"mine", "export"} and "in-library" in badge.source
+
+
+def test_no_badge_for_cells_that_export_nothing_public():
+    page = book.read(notebook("#| export\nimport math", "#| export\ndef _private(): pass", "#| hide\n#| export\ndef hidden(): pass"))
+    assert len(page.cells) == 3
+
+
+def test_names_that_differ_only_in_case_get_different_anchors():
+    assert book.anchor("oplas.data", "Digits") != book.anchor("oplas.data", "digits")
+
+
+def test_key_changes_with_stored_outputs_of_cells_that_do_not_run():
+    nb = new_notebook(cells=[new_code_cell("x = 1"), new_code_cell("#| slow\nlong_run()", outputs=[nbformat.v4.new_output("stream", text="1")])])
+    one = book.read(nbformat.writes(nb)).cells[0].metadata["oplas"]
+    nb.cells[1].outputs[0]["text"] = "2"
+    assert book.read(nbformat.writes(nb)).cells[0].metadata["oplas"] != one
+
+
+def test_package_hash_sees_every_change(tmp_path):
+    def now():
+        book.package_hash.cache_clear()
+        return book.package_hash(str(tmp_path))
+    seen = {now()}
+    (tmp_path / "a.py").write_text("x = 1"); seen.add(now())
+    (tmp_path / "a.py").write_text("x = 2"); seen.add(now())
+    (tmp_path / "a.py").rename(tmp_path / "b.py"); seen.add(now())
+    assert len(seen) == 4
+    book.package_hash.cache_clear()
+
+
+# claims
+
+def test_a_claim_is_held_to():
+    claim = book.Claims("t")
+    claim(None, "two is more than one", measured=2, holds=2 > 1)
+    claim(None, "one is more than two", measured=1, holds=False, because="It is less.")
+    with pytest.raises(AssertionError, match="does not hold"): claim(None, "one is more than two", measured=1, holds=False)
+    with pytest.raises(AssertionError, match="out of date"): claim(None, "two is more than one", measured=2, holds=True, because="It is not.")
+
+
+@pytest.mark.parametrize("wrong", [None, [1], {"a": 1}, np.zeros(2)])
+def test_a_claim_needs_a_number_or_a_string(wrong):
+    with pytest.raises(ValueError, match="measured must be a number or a string"): book.Claims("t")(None, "s", measured=wrong, holds=True)
+
+
+@given(st.one_of(st.floats(), st.integers(), st.text()), st.text(), st.booleans())
+def test_a_claim_comes_back_from_an_output_and_is_valid_json(measured, statement, holds):
+    from dataclasses import asdict
+    c = book.Claim("t", None, statement, None, measured, holds, "", 0, None if holds else "why")
+    out = nbformat.v4.new_output("display_data", {"text/plain": ""}, metadata={"oplas_claim": asdict(c)})
+    back, = book.claims_of(new_notebook(cells=[new_code_cell("", outputs=[out])]))
+    assert repr(back) == repr(c)                       # repr, since NaN is not equal to itself
+    json.loads(json.dumps(c.to_dict(), allow_nan=False))
+
+
+@given(st.text(alphabet="<>&'\"ab ", min_size=1))
+def test_what_a_claim_says_cannot_break_the_page(text):
+    from bs4 import BeautifulSoup
+    c = book.Claim("t", None, text, text, text, False, text, 0, text)
+    row = BeautifulSoup(book._table_html([book._cells(c)]), "html.parser").select("tbody td")
+    assert len(row) == 5 and row[0].get_text().startswith(text)
+
+
+# exercises
+
+def test_marks():
+    check = book.Exercises("t")
+    @check.add
+    def ex_1_1(answer): return None if answer == 4 else "Count again."
+    assert check.ex_1_1(4) and not check.ex_1_1(3)
+    assert check.ex_1_1(3).hint == "Count again."
+    assert "three dots" in check.ex_1_1(...).hint and "three dots" in check.ex_1_1().hint
+    assert "cannot be marked" in check.ex_1_1(np.zeros(3)).hint
+    with pytest.raises(AttributeError, match="it has ex_1_1"): check.ex_9_9
+    with pytest.raises(ValueError, match="ex_1_2"): check.add(lambda a: None)
+
+
+# reference
+
+def test_docments_escape_what_sphinx_would_read_as_markup():
+    def f(x,  # of size 2 * n, see name_ and `a*b`
+         ): "Doc."
+    assert book.docment_lines(f) == [r":param x: of size 2 \* n, see name\_ and ``a*b``"]
+    assert book.docment_lines(3) == []
+
+
+# figures
+
+def figure():
+    fig, ax = plt.subplots()
+    ax.plot([1, 2])
+    ax.set(title="t", xlabel="x", ylabel="y")
+    return fig
+
+
+def test_show_refuses_what_a_reader_could_not_follow():
+    with pytest.raises(ValueError, match="alt is empty"): plots.show(figure(), " ")
+    for missing, word in (("title", "title"), ("xlabel", "label"), ("ylabel", "label")):
+        fig = figure()
+        fig.axes[0].set(**{missing: ""})
+        with pytest.raises(ValueError, match=word): plots.show(fig, "a line")
+    plt.close("all")
+
+
+def test_two_equal_ids_on_a_page_mean_two_equal_figures():
+    import re
+    fig, other = figure(), figure()
+    other.axes[0].set_title("another")
+    ids = lambda f: set(re.findall(r'\bid="([^"]+)"', plots.svg(f, "a line")))
+    assert not ids(fig) & ids(other)
+
+def test_svg_takes_the_page_colour_and_its_references_hold():
+    import re
+    with plt.rc_context():
+        plots.style()
+        s = plots.svg(figure(), 'a "line" <b>')
+    assert set(re.findall(r'href="#([^"]+)"', s)) <= set(re.findall(r'\bid="([^"]+)"', s))
+    assert "&quot;line&quot; &lt;b&gt;" in s and plots.INK not in s and "currentColor" in s
+    plt.close("all")
+
+
+@given(st.integers(1, 9), st.integers(1, 9), st.booleans())
+@settings(deadline=None)
+def test_picture_keeps_every_pixel(h, w, colour):
+    import base64, io, re
+    from PIL import Image
+    a = np.random.default_rng(h * w).random((h, w, 3) if colour else (h, w))
+    data = re.search(r"base64,([^\"]+)", plots.picture(a, "noise"))[1]
+    back = np.asarray(Image.open(io.BytesIO(base64.b64decode(data)))) / 255
+    assert back.shape == a.shape and np.abs(back - a).max() <= .5 / 255 + 1e-9
+
+
+@pytest.mark.parametrize("wrong", [np.zeros(3), np.zeros((2, 2, 4)), np.zeros((0, 3)), np.full((2, 2), np.nan)])
+def test_picture_names_what_is_wrong(wrong):
+    with pytest.raises(ValueError, match="image"): plots.picture(wrong, "x")
+
+
+# controls
+
+def test_plane_shows_its_panels_and_wakes_with_a_kernel():
+    calls = []
+    def panel(x, y): calls.append((x, y)); return np.full((2, 2), .5)
+    across, up, stack, live = widgets.plane(panel, x=(0, 1), y=(0, 2), steps=3).children
+    assert sorted(calls) == [(x, y) for x in (0, .5, 1) for y in (0, 1, 2)]
+    assert len(stack.children) == 3 and all(len(row.children) == 3 for row in stack.children)
+    assert live.layout.display == "none"
+    up.value = 2
+    assert live.layout.display is None and calls[-1] == (.5, 2)
+    live.children[1].value = .125
+    assert calls[-1] == (.125, 2)
+
+
+def test_switch_wants_a_slider_that_fits():
+    import ipywidgets as W
+    with pytest.raises(ValueError, match="0…1"): widgets.switch([W.HTML(), W.HTML()], W.IntSlider(min=0, max=5))
+
+
+# the package
+
+def test_import_is_light():
+    code = "import sys, oplas, oplas.book, oplas.plots; assert not {'torch', 'matplotlib', 'IPython', 'numpy'} & set(sys.modules)"
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_version_is_the_same_everywhere():
+    import configparser, oplas, yaml
+    ini = configparser.ConfigParser()
+    ini.read(ROOT / "settings.ini")
+    assert oplas.__version__ == ini["DEFAULT"]["version"] == yaml.safe_load((ROOT / "CITATION.cff").read_text())["version"]
