@@ -127,7 +127,7 @@ class Claim:
         finite = lambda v: str(v) if isinstance(v, float) and not math.isfinite(v) else v    # JSON knows no infinity
         return {k: finite(v) for k, v in asdict(self).items() if k != "because"}
 
-# %% ../nbs/28_book.ipynb #1193bd24
+# %% ../nbs/28_book.ipynb #dd590fde
 class Claims:
     "The claims of one chapter: call it to declare one, `table()` to show them all."
     def __init__(self, chapter: str):  # the notebook's name, such as "01_divergences"
@@ -142,16 +142,16 @@ class Claims:
         if because: because = because[0].upper() + because[1:].rstrip(".") + "."
         c = Claim(self.chapter, source, statement, published, measured, bool(holds), tolerance, seed, because)
         self.all.append(c)
-        _display(_verdict_html(c), f"{_mark(c)}: {statement} (measured {_number(measured)})", {"oplas_claim": asdict(c)})
+        _display(_verdict_html(c), f"{_mark(c)}: {statement} (measured {_number(measured)})")
         if not c.holds and not because:
             raise AssertionError(f"does not hold: {statement} (measured {measured}, published {published}). Say why in because=")
         if c.holds and because: raise AssertionError(f"holds, so `because` is out of date: {statement}")
 
     def table(self) -> None:
         "Show every claim declared so far as a table."
-        _display(_table_html([_cells(c) for c in self.all]), "\n".join(f"{_mark(c)}: {c.statement}" for c in self.all), {})
+        _display(_table_html([_cells(c) for c in self.all]), "\n".join(f"{_mark(c)}: {c.statement}" for c in self.all))
 
-# %% ../nbs/28_book.ipynb #87b16232
+# %% ../nbs/28_book.ipynb #c343d3cc
 def _mark(c: Claim) -> str: return "holds" if c.holds else "does not hold"
 
 def _number(v) -> str:
@@ -161,17 +161,19 @@ def _number(v) -> str:
     if isinstance(v, float) and not math.isfinite(v): return str(v)
     return f"{v:,}" if isinstance(v, int) else f"{v:.4g}" if abs(v) < 1e4 else f"{v:,.0f}"
 
-def _display(rich: str, plain: str, metadata: dict) -> None:
-    "Put HTML on the page with a plain form for terminals; the metadata stay with the output in the execution cache."
+def _display(rich: str, plain: str) -> None:
+    "Put HTML on the page, with a plain form for terminals."
     from IPython.display import display
-    display({"text/html": rich, "text/plain": plain}, raw=True, metadata=metadata)
+    display({"text/html": rich, "text/plain": plain}, raw=True)
 
-# %% ../nbs/28_book.ipynb #450ad239
+# %% ../nbs/28_book.ipynb #c58c1c30
 def _verdict_html(c: Claim) -> str:
     published = f", published {_number(c.published)}" if c.published is not None else ""
     tolerance = f" ({html.escape(c.tolerance)})" if c.tolerance else ""
     because = f" {html.escape(c.because)}" if c.because else ""
-    return (f"<p class='claim {'holds' if c.holds else 'fails'}'><strong>{'✓' if c.holds else '✗'} Claim {_mark(c)}:</strong> "
+    record = html.escape(json.dumps(asdict(c)))
+    sign = "✓" if c.holds else "✗"
+    return (f"<p class='claim {'holds' if c.holds else 'fails'}' data-claim=\"{record}\"><strong>{sign} Claim {_mark(c)}:</strong> "
             f"{html.escape(c.statement)}. Measured {_number(c.measured)}{published}{tolerance}.{because}</p>")
 
 # %% ../nbs/28_book.ipynb #54158cc1
@@ -188,20 +190,17 @@ def _table_html(rows: list[dict[str, str]]) -> str:
     body = "".join("<tr>" + "".join(f"<td data-label='{h}'>{v}</td>" for h, v in r.items()) + "</tr>" for r in rows)
     return f"<table class='claims'><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
 
-# %% ../nbs/28_book.ipynb #b8ccdf0a
-def claims_of(nb,  # an executed notebook
+# %% ../nbs/28_book.ipynb #1c6bcc28
+def claims_of(page: str,  # HTML
              ) -> list[Claim]:
-    "The claims that stand in the outputs of a notebook, in order."
-    outputs = [o for c in nb.cells for o in c.get("outputs", [])]
-    return [Claim(**o.metadata.oplas_claim) for o in outputs if "oplas_claim" in o.get("metadata", {})]
+    "The claims that stand in a page's HTML, in order."
+    return [Claim(**json.loads(html.unescape(record))) for record in re.findall(r'data-claim="([^"]*)"', page)]
 
-# %% ../nbs/28_book.ipynb #84ab5387
+# %% ../nbs/28_book.ipynb #4245ec89
 def _collect(app, doctree) -> None:
-    import nbformat
-    ran = Path(app.env.mystnb_config.output_folder, f"{app.env.docname}.ipynb")
-    is_notebook = app.env.doc2path(app.env.docname).endswith(".ipynb")
+    from docutils import nodes
     app.env.oplas_claims = getattr(app.env, "oplas_claims", {})
-    app.env.oplas_claims[app.env.docname] = claims_of(nbformat.read(ran, 4)) if is_notebook and ran.exists() else []
+    app.env.oplas_claims[app.env.docname] = claims_of("".join(n.astext() for n in doctree.findall(nodes.raw)))
 
 def _forget(app, env, docname) -> None: getattr(env, "oplas_claims", {}).pop(docname, None)
 
@@ -301,12 +300,12 @@ def docment_lines(obj,  # a function or class
     rows = [(":returns:" if k == "return" else f":param {k}:", v) for k, v in found.items() if v and k != "self"]
     return [f"{field} {_rst(v)}" for field, v in rows]
 
-# %% ../nbs/28_book.ipynb #09a8e6cc
+# %% ../nbs/28_book.ipynb #37f7fd49
 def _add_docments(app, what, name, obj, options, lines) -> None:
     "Sphinx's autodoc-process-docstring: code in backticks, parameter comments, and a link back to where the book explains it."
     lines[:] = [_rst(l) for l in lines]
-    if what in ("function", "class", "method"): lines += ["", *docment_lines(obj), ""]
-    if what in ("function", "class", "data") and name.count(".") == 2:
+    if what in ("function", "class", "exception", "method"): lines += ["", *docment_lines(obj), ""]
+    if what in ("function", "class", "exception", "data") and name.count(".") == 2:
         module, short = name.rsplit(".", 1)
         lines += ["", f":ref:`In the book <{anchor(module, short)}>`", ""]
 
