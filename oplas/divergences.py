@@ -16,94 +16,108 @@ from torch.utils.checkpoint import checkpoint
 __all__ = ['kl_discrete', 'kl_mvn', 'kl_normal', 'Kernel', 'rbf', 'imq', 'median_bandwidth', 'mmd2', 'prior_kernel',
            'mmd2_normal', 'sliced_wasserstein', 'sigreg', 'MMDTest', 'mmd_test']
 
-# %% ../nbs/01_divergences.ipynb #2f9790f4
+# %% ../nbs/01_divergences.ipynb #65a3f39c
 def _numbers(name: str,        # how the caller calls it
              x: torch.Tensor,  # what came
             ) -> torch.Tensor:  # the same, half precision widened to float32
-    "Let a non-empty, finite, floating-point tensor through. ValueError naming the argument otherwise."
-    if not isinstance(x, torch.Tensor): raise ValueError(f"{name} must be a torch.Tensor, got {type(x).__name__}")
+    "Let a non-empty, finite, floating-point tensor through. ValueError naming the argument if not."
+    if not isinstance(x, torch.Tensor):
+        raise ValueError(f"{name} must be a torch.Tensor, got {type(x).__name__}")
     if not x.is_floating_point():
-        raise ValueError(f"{name} must hold floating-point numbers (float32 or float64), got {x.dtype}")
+        raise ValueError(f"{name} must hold floating-point numbers (float32, float64), got {x.dtype}")
     if x.numel() == 0: raise ValueError(f"{name} is empty, got shape {tuple(x.shape)}")
     if not x.isfinite().all():
         raise ValueError(f"{name} must be finite, got NaN or Inf among its {x.numel()} values")
     return x.float() if x.dtype in (torch.float16, torch.bfloat16) else x
 
-# %% ../nbs/01_divergences.ipynb #707d3157
+# %% ../nbs/01_divergences.ipynb #10b73d3a
 def _cloud(name: str,        # how the caller calls it
            x: torch.Tensor,  # what came
            least: int = 1,   # how many points are needed
           ) -> torch.Tensor:  # shape (..., points, dim)
-    "Let a cloud of points of shape (..., points, dim) through. ValueError naming the argument otherwise."
+    "Let a cloud of shape (..., points, dim) through. ValueError naming the argument otherwise."
     x = _numbers(name, x)
-    if x.ndim < 2: raise ValueError(f"{name} must have shape (..., points, dim), got {tuple(x.shape)}")
+    if x.ndim < 2:
+        raise ValueError(f"{name} must have shape (..., points, dim), got {tuple(x.shape)}")
     if x.shape[-2] < least:
-        raise ValueError(f"{name} needs at least {least} points for this estimator, got {x.shape[-2]} (shape {tuple(x.shape)})")
+        raise ValueError(f"{name} needs at least {least} points for this estimator, "
+                         f"got {x.shape[-2]} (shape {tuple(x.shape)})")
     return x
 
-# %% ../nbs/01_divergences.ipynb #48c4cd2f
+# %% ../nbs/01_divergences.ipynb #abf52fe4
 def kl_discrete(p: torch.Tensor,      # probabilities of P, shape (..., outcomes)
                 q: torch.Tensor,      # probabilities of Q, shape (..., outcomes)
                 atol: float = 1e-4,   # how far a sum may be from 1
                ) -> torch.Tensor:     # divergence in nats, shape (...)
-    "KL(P‖Q) of discrete distributions (Caillon et al. 2019, Eq. 3); +inf where Q is 0 under mass of P. ValueError if P or Q is no distribution."
+    """KL(P‖Q) of discrete distributions (Caillon et al. 2019, Eq. 3); +inf where Q is 0 and P is not.
+
+    ValueError if P or Q is no distribution.
+    """
     for name, x in (("p", p := _numbers("p", p)), ("q", q := _numbers("q", q))):
         if x.ndim == 0: raise ValueError(f"{name} must have shape (..., outcomes), got a single number")
         if (x < 0).any(): raise ValueError(f"{name} must not be negative, got {x.min().item():.4g}")
         off = (x.sum(-1) - 1).abs().max().item()
         if off > atol:
-            raise ValueError(f"{name} must sum to 1 along its last axis, got a sum that is off by {off:.4g}")
+            raise ValueError(f"{name} must sum to 1 along its last axis, got a sum off by {off:.4g}")
     if p.shape[-1] != q.shape[-1]:
-        raise ValueError(f"p and q must have the same number of outcomes, got {p.shape[-1]} and {q.shape[-1]}")
-    happens = p > 0
-    ratio = torch.where(happens, p, 1).log() - torch.where(happens, q, 1).log()   # 1 before the log: finite gradients
+        raise ValueError("p and q must have the same number of outcomes, "
+                         f"got {p.shape[-1]} and {q.shape[-1]}")
+    happens = p > 0                                    # elsewhere 1 before the log: finite gradients
+    ratio = torch.where(happens, p, 1).log() - torch.where(happens, q, 1).log()
     return (torch.where(happens, p, 0) * ratio).sum(-1)
 
-# %% ../nbs/01_divergences.ipynb #ff4ca7cb
+# %% ../nbs/01_divergences.ipynb #7681513b
 def _cholesky(name: str, cov: torch.Tensor, dim: int) -> torch.Tensor:
-    "Lower Cholesky factor of a covariance. ValueError if it is not square, symmetric and positive definite."
+    "Lower Cholesky factor of a covariance. ValueError if it is not symmetric and positive definite."
     cov = _numbers(name, cov)
     if cov.shape[-2:] != (dim, dim):
         raise ValueError(f"{name} must have shape (..., {dim}, {dim}), got {tuple(cov.shape)}")
     if not torch.allclose(cov, cov.mT, rtol=1e-4, atol=1e-6):
-        raise ValueError(f"{name} must be symmetric, got entries that differ by {(cov - cov.mT).abs().max().item():.4g}")
+        gap = (cov - cov.mT).abs().max().item()
+        raise ValueError(f"{name} must be symmetric, got entries that differ by {gap:.4g}")
     factor, failed = torch.linalg.cholesky_ex(cov)
     if failed.any():
-        raise ValueError(f"{name} must be positive definite, got one that is not (its Cholesky factorisation fails)")
+        raise ValueError(f"{name} must be positive definite, got one without a Cholesky factor")
     return factor
 
-# %% ../nbs/01_divergences.ipynb #602466df
+# %% ../nbs/01_divergences.ipynb #382caf6e
 def kl_mvn(mean_p: torch.Tensor,  # mean of P, shape (..., dim)
            cov_p: torch.Tensor,   # covariance of P, shape (..., dim, dim)
            mean_q: torch.Tensor,  # mean of Q, shape (..., dim)
            cov_q: torch.Tensor,   # covariance of Q, shape (..., dim, dim)
           ) -> torch.Tensor:      # divergence in nats, shape (...)
-    "KL(P‖Q) of two multivariate normals (Caillon et al. 2019, Eq. 4, ratio of determinants put right). ValueError on shapes or a covariance that is none."
+    """KL(P‖Q) of two multivariate normals (Caillon et al. 2019, Eq. 4, last ratio put right).
+
+    ValueError on shapes that do not fit or a covariance that is none.
+    """
     mean_p, mean_q = _numbers("mean_p", mean_p), _numbers("mean_q", mean_q)
     if mean_p.ndim == 0 or mean_p.shape[-1:] != mean_q.shape[-1:]:
-        raise ValueError(f"mean_p and mean_q must have the same last axis, got shapes {tuple(mean_p.shape)} and {tuple(mean_q.shape)}")
+        raise ValueError("mean_p and mean_q must have the same last axis, "
+                         f"got shapes {tuple(mean_p.shape)} and {tuple(mean_q.shape)}")
     dim = mean_p.shape[-1]
     lp, lq = _cholesky("cov_p", cov_p, dim), _cholesky("cov_q", cov_q, dim)
     shape = torch.broadcast_shapes(lp.shape, lq.shape)
-    trace = torch.linalg.solve_triangular(lq.expand(shape), lp.expand(shape), upper=False).square().sum((-2, -1))
-    far = torch.linalg.solve_triangular(lq, (mean_q - mean_p).unsqueeze(-1), upper=False).square().sum((-2, -1))
-    logdet = 2 * (lq.diagonal(dim1=-2, dim2=-1).log().sum(-1) - lp.diagonal(dim1=-2, dim2=-1).log().sum(-1))
-    return .5 * (trace + far - dim + logdet)
+    def length(b):
+        return torch.linalg.solve_triangular(lq.expand(shape), b, upper=False).square().sum((-2, -1))
+    trace, far = length(lp.expand(shape)), length((mean_q - mean_p).unsqueeze(-1))
+    logdet_q, logdet_p = (2 * l.diagonal(dim1=-2, dim2=-1).log().sum(-1) for l in (lq, lp))
+    return .5 * (trace + far - dim + logdet_q - logdet_p)
 
-# %% ../nbs/01_divergences.ipynb #0d6ba2f0
+# %% ../nbs/01_divergences.ipynb #e5aa73f3
 def kl_normal(mu: torch.Tensor,      # means, shape (..., dim)
               logvar: torch.Tensor,  # logarithms of the variances, shape (..., dim)
              ) -> torch.Tensor:      # divergence in nats, shape (...)
-    "KL[N(mu, exp(logvar)) ‖ N(0, I)], summed over dimensions (Caillon et al. 2019, Eq. 7). ValueError on shapes."
+    "KL[N(mu, exp(logvar)) ‖ N(0, I)] (Caillon et al. 2019, Eq. 7). ValueError on shapes that differ."
     mu, logvar = _numbers("mu", mu), _numbers("logvar", logvar)
     if mu.ndim == 0 or mu.shape != logvar.shape:
-        raise ValueError(f"mu and logvar must have the same shape (..., dim), got {tuple(mu.shape)} and {tuple(logvar.shape)}")
+        raise ValueError("mu and logvar must have the same shape (..., dim), "
+                         f"got {tuple(mu.shape)} and {tuple(logvar.shape)}")
     return .5 * (logvar.exp() + mu.square() - logvar - 1).sum(-1)
 
-# %% ../nbs/01_divergences.ipynb #a20f3221
+# %% ../nbs/01_divergences.ipynb #36ca1017
 @dataclass(frozen=True)
 class Kernel:
-    "A kernel of the squared distance, k(r²) = Σ weightᵢ·exp(−rateᵢ·r²). Call it with a tensor of squared distances."
+    "A kernel k(r²) = Σ weightᵢ·exp(−rateᵢ·r²). Call it with a tensor of squared distances."
     name: str                                # for display
     rates: tuple[float, ...]                 # u of each term, at least 0
     weights: tuple[float, ...]               # w of each term
@@ -111,57 +125,66 @@ class Kernel:
 
     def __call__(self, sq: torch.Tensor) -> torch.Tensor:
         if self.formula is not None: return self.formula(sq)
-        return sum(w * torch.exp(-u * sq) if w != 1 else torch.exp(-u * sq) for u, w in zip(self.rates, self.weights))
+        terms = zip(self.rates, self.weights)
+        return sum(w * torch.exp(-u * sq) if w != 1 else torch.exp(-u * sq) for u, w in terms)
 
-# %% ../nbs/01_divergences.ipynb #953dfe13
+# %% ../nbs/01_divergences.ipynb #142505a9
 def _positive(name: str, values: float | Sequence[float]) -> list[float]:
     "One positive finite number or several, as a list. ValueError naming the argument otherwise."
     try: out = [float(v) for v in values] if hasattr(values, "__len__") else [float(values)]
     except (TypeError, ValueError):
-        raise ValueError(f"{name} must be a positive number or a sequence of them, got {values!r}") from None
+        raise ValueError(f"{name} must be a positive number or several, got {values!r}") from None
     if not out or any(not 0 < v < math.inf for v in out):
         raise ValueError(f"{name} must be positive and finite, got {values!r}")
     return out
 
+# %% ../nbs/01_divergences.ipynb #f6a025ad
 def rbf(bandwidth: float | Sequence[float] = 1.,  # standard deviation s of the Gaussian, or several
        ) -> Kernel:  # the mean over the bandwidths
-    "Gaussian kernel exp(−r²/2s²) (Caillon et al. 2019, Eq. 14). ValueError if a bandwidth is not positive."
+    "Gaussian kernel exp(−r²/2s²) (Caillon et al. 2019, Eq. 14). ValueError if a bandwidth is ≤ 0."
     s = _positive("bandwidth", bandwidth)
-    return Kernel(f"rbf({', '.join(f'{b:.3g}' for b in s)})", tuple(.5 / b**2 for b in s), (1 / len(s),) * len(s))
+    name = f"rbf({', '.join(f'{b:.3g}' for b in s)})"
+    return Kernel(name, tuple(.5 / b**2 for b in s), (1 / len(s),) * len(s))
 
-# %% ../nbs/01_divergences.ipynb #43299515
-def imq(c: float | Sequence[float] = 1.,  # the distance at which the kernel begins to fall, or several
+# %% ../nbs/01_divergences.ipynb #1513e3b2
+def imq(c: float | Sequence[float] = 1.,  # distance at which the kernel begins to fall, or several
        ) -> Kernel:  # the mean over the values of c
-    "Inverse multiquadric 1/√(r²+c²) (Caillon et al. 2019, Eq. 14), known also as a mixture of Gaussians. ValueError if c is not positive."
+    """Inverse multiquadric 1/√(r²+c²) (Caillon et al. 2019, Eq. 14), also as a sum of Gaussians.
+
+    ValueError if c is not positive.
+    """
     cs, step = _positive("c", c), .5
     grid = [math.exp(step * j) for j in range(-56, 8)]                       # u·c², from 7e-13 to 33
     mass = [step * math.sqrt(v / math.pi) * math.exp(-v) for v in grid]
-    flat = step * math.sqrt(grid[0] / math.pi) / (math.exp(step / 2) - 1)    # everything slower, a geometric series
+    flat = step * math.sqrt(grid[0] / math.pi) / (math.exp(step / 2) - 1)    # all slower ones, summed
     rates = [v / b**2 for b in cs for v in (0., *grid)]
     weights = [w / b / len(cs) for b in cs for w in (flat, *mass)]
     return Kernel(f"imq({', '.join(f'{b:.3g}' for b in cs)})", tuple(rates), tuple(weights),
                   lambda sq: sum((sq + b * b).rsqrt() for b in cs) / len(cs))
 
-# %% ../nbs/01_divergences.ipynb #84469552
+# %% ../nbs/01_divergences.ipynb #b54d21a0
 def median_bandwidth(x: torch.Tensor,                # points, shape (..., points, dim)
                      y: torch.Tensor | None = None,  # more points, pooled with x
                      most: int = 1000,               # how many points to look at, evenly spaced
-                    ) -> float:                      # median distance of two points that differ; 1 if none do
-    "Median heuristic for a bandwidth (Gretton et al. 2012, sec. 8). ValueError on a bad cloud or unequal dimensions."
+                    ) -> float:                      # median distance of unequal points; 1 if all are equal
+    """Median heuristic for a bandwidth (Gretton et al. 2012, sec. 8).
+
+    ValueError on a bad cloud or unequal dimensions.
+    """
     pool = _cloud("x", x).detach().flatten(0, -2)
     if y is not None:
         if (y := _cloud("y", y)).shape[-1] != x.shape[-1]:
             raise ValueError(f"x and y must have the same dimension, got {x.shape[-1]} and {y.shape[-1]}")
         pool = torch.cat([pool, y.detach().flatten(0, -2).to(pool)])
     pool = pool[torch.linspace(0, len(pool) - 1, min(len(pool), most)).round().long()]
-    gaps = torch.pdist(pool)
+    gaps = torch.pdist(pool.cpu())                  # not every accelerator has it
     gaps = gaps[gaps > 0]
     return gaps.median().item() if len(gaps) else 1.
 
-# %% ../nbs/01_divergences.ipynb #2c33c882
+# %% ../nbs/01_divergences.ipynb #75d8d7a7
 _TILE = 2**16       # pairs worked on at a time: 256 kB of float32
 _TILE_GPU = 2**24   # an accelerator wants more at once
-_KEEP = 2**18       # how many pairs autograd may remember; above that, gradients are added up on the way
+_KEEP = 2**18       # pairs that autograd may remember; above that, gradients are added up on the way
 
 @contextmanager
 def _one_thread():
@@ -172,18 +195,20 @@ def _one_thread():
     finally: torch.set_num_threads(threads)
 
 def _tile(kernel: Callable, a: torch.Tensor, b: torch.Tensor, same: bool) -> torch.Tensor:
-    "Sum of the kernel over all pairs of a tile; over the pairs above the diagonal if both sides are the `same` points."
-    sq = torch.baddbmm(a.square().sum(-1, keepdim=True) + b.square().sum(-1).unsqueeze(-2), a, b.mT, alpha=-2)
+    "Sum of the kernel over a tile's pairs; only above the diagonal if both sides are the `same`."
+    squares = a.square().sum(-1, keepdim=True) + b.square().sum(-1).unsqueeze(-2)
+    sq = torch.baddbmm(squares, a, b.mT, alpha=-2)          # squares − 2·a bᵀ
     k = kernel(sq.clamp_min(0))
     return (k.triu(1) if same else k).sum((-2, -1))
 
-# %% ../nbs/01_divergences.ipynb #88856afd
+# %% ../nbs/01_divergences.ipynb #b38caa30
 def _tiles(n: int, m: int | None, side: int) -> list[tuple[slice, slice, bool]]:
-    "Rows and columns of each tile, and whether it lies on the diagonal of one cloud (m is None) with itself."
+    "Rows and columns of each tile, and whether it is on the diagonal. m None: one cloud with itself."
     cut = lambda k: [slice(i, i + side) for i in range(0, k, side)]
     if m is None: return [(r, c, r == c) for r in cut(n) for c in cut(n) if c.start >= r.start]
     return [(r, c, False) for r in cut(n) for c in cut(m)]
 
+# %% ../nbs/01_divergences.ipynb #d1bc60ed
 def _pairs(kernel: Callable,               # of squared distances
            x: torch.Tensor,                # shape (batch, n, dim)
            y: torch.Tensor | None = None,  # shape (batch, m, dim); None for the pairs i < j within x
@@ -192,16 +217,16 @@ def _pairs(kernel: Callable,               # of squared distances
     side = max(16, math.isqrt((_TILE if x.device.type == "cpu" else _TILE_GPU) // len(x)))
     centre = (x if y is None else torch.cat([x, y], -2)).detach().mean(-2, keepdim=True)
     x, y = x - centre, None if y is None else y - centre
-    n, m = x.shape[1], None if y is None else y.shape[1]
+    other, n, m = x if y is None else y, x.shape[1], None if y is None else y.shape[1]
     with torch.autocast(x.device.type, enabled=False):     # half precision would ruin the subtraction
         wanted = torch.is_grad_enabled() and (x.requires_grad or y is not None and y.requires_grad)
         if wanted and len(x) * n * (m or n) > _KEEP and not kernel(x.new_ones(1)).requires_grad:
             return _PairSum.apply(kernel, side, x, y)
-        return sum(_tile(kernel, x[:, r], (x if y is None else y)[:, c], same) for r, c, same in _tiles(n, m, side))
+        return sum(_tile(kernel, x[:, r], other[:, c], same) for r, c, same in _tiles(n, m, side))
 
-# %% ../nbs/01_divergences.ipynb #ddea1e1a
+# %% ../nbs/01_divergences.ipynb #8387b5df
 class _PairSum(torch.autograd.Function):
-    "Sum of a kernel over all pairs whose gradient is added up along with it, tile by tile. It has no second derivative."
+    "Sum of a kernel over all pairs, its gradient added up along the way. No second derivative."
     @staticmethod
     def forward(ctx, kernel, side, x, y):
         other, total = x if y is None else y, x.new_zeros(len(x))
@@ -218,11 +243,12 @@ class _PairSum(torch.autograd.Function):
     @staticmethod
     @once_differentiable
     def backward(ctx, grad):
-        return None, None, *(grad[:, None, None] * g for g in ctx.saved_tensors), *[None] * (2 - len(ctx.saved_tensors))
+        saved = ctx.saved_tensors                                    # for x alone, or for x and y
+        return None, None, *(grad[:, None, None] * g for g in saved), *[None] * (2 - len(saved))
 
-# %% ../nbs/01_divergences.ipynb #78af39a0
+# %% ../nbs/01_divergences.ipynb #81cf981a
 def _estimate(estimator: str, pairs: torch.Tensor, n: int, kernel: Callable) -> torch.Tensor:
-    "Mean of the kernel within n points from its sum over pairs i < j; the biased one counts each point with itself."
+    "Mean of the kernel within n points, from its sum over pairs i < j; biased: with the pairs i = j."
     if estimator == "unbiased": return 2 * pairs / (n * (n - 1))
     return (2 * pairs + n * kernel(pairs.new_zeros(()))) / n**2
 
@@ -232,52 +258,64 @@ def _check_estimator(estimator: str) -> int:
         raise ValueError(f"estimator must be 'unbiased' or 'biased', got {estimator!r}")
     return 2 if estimator == "unbiased" else 1
 
-# %% ../nbs/01_divergences.ipynb #962904ba
-def _two_clouds(x: torch.Tensor, y: torch.Tensor, least: int = 1) -> tuple[torch.Tensor, torch.Tensor, torch.Size]:
-    "Both clouds as (batch, points, dim), and the shape of the batch. ValueError unless they fit together."
+# %% ../nbs/01_divergences.ipynb #b082ed57
+def _two_clouds(x: torch.Tensor,  # what came for x
+                y: torch.Tensor,  # and for y
+                least: int = 1,   # how many points are needed
+               ) -> tuple[torch.Tensor, torch.Tensor, torch.Size]:
+    "Both clouds as (batch, points, dim), and the batch's shape. ValueError unless they fit together."
     x, y = _cloud("x", x, least), _cloud("y", y, least)
     if x.shape[-1] != y.shape[-1]:
         raise ValueError(f"x and y must have the same dimension, got {x.shape[-1]} and {y.shape[-1]}")
     if x.dtype != y.dtype or x.device != y.device:
-        raise ValueError(f"x and y must have one dtype and device, got {x.dtype} on {x.device} and {y.dtype} on {y.device}")
+        raise ValueError("x and y must have one dtype and device, "
+                         f"got {x.dtype} on {x.device} and {y.dtype} on {y.device}")
     try: batch = torch.broadcast_shapes(x.shape[:-2], y.shape[:-2])
     except RuntimeError:
-        raise ValueError(f"the leading axes of x and y must match, got shapes {tuple(x.shape)} and {tuple(y.shape)}") from None
+        shapes = f"{tuple(x.shape)} and {tuple(y.shape)}"
+        raise ValueError(f"the leading axes of x and y must match, got shapes {shapes}") from None
     return *(t.expand(*batch, *t.shape[-2:]).reshape(-1, *t.shape[-2:]) for t in (x, y)), batch
 
-# %% ../nbs/01_divergences.ipynb #978bd989
+# %% ../nbs/01_divergences.ipynb #4bb9f71a
 @_one_thread()
 def mmd2(x: torch.Tensor,                 # points, shape (..., n, dim)
          y: torch.Tensor,                 # points, shape (..., m, dim)
          kernel: Callable | None = None,  # of squared distances; None: an RBF of the median bandwidth
          estimator: str = "unbiased",     # or "biased"
         ) -> torch.Tensor:                # squared discrepancy, shape (...)
-    "Squared maximum mean discrepancy of two samples (Gretton et al. 2012, Eqs. 3 and 5), in blocks. ValueError on bad clouds or an unknown estimator."
+    """Squared maximum mean discrepancy of two samples (Gretton et al. 2012, Eqs. 3 and 5), in blocks.
+
+    ValueError on bad clouds or an unknown estimator.
+    """
     x, y, batch = _two_clouds(x, y, _check_estimator(estimator))
     kernel = kernel or rbf(median_bandwidth(x, y))
-    (n, m), cross = (x.shape[1], y.shape[1]), _pairs(kernel, x, y)
-    within = _estimate(estimator, _pairs(kernel, x), n, kernel) + _estimate(estimator, _pairs(kernel, y), m, kernel)
-    return (within - 2 * cross / (n * m)).reshape(batch)
+    n, m = x.shape[1], y.shape[1]
+    within_x = _estimate(estimator, _pairs(kernel, x), n, kernel)
+    within_y = _estimate(estimator, _pairs(kernel, y), m, kernel)
+    return (within_x + within_y - 2 * _pairs(kernel, x, y) / (n * m)).reshape(batch)
 
-# %% ../nbs/01_divergences.ipynb #10a79d68
+# %% ../nbs/01_divergences.ipynb #df931e31
 def prior_kernel(dim: int,  # of the latent space
                 ) -> Kernel:
-    "The kernel that `mmd2_normal` uses by itself: Gaussians of seven bandwidths, √dim/8, √dim/4, … 8·√dim. ValueError if dim < 1."
+    "The default of `mmd2_normal`: RBFs of seven bandwidths, √dim/8 … 8·√dim. ValueError if dim < 1."
     if dim < 1: raise ValueError(f"dim must be at least 1, got {dim}")
     return rbf([math.sqrt(dim) * 2.**k for k in range(-3, 4)])
 
-# %% ../nbs/01_divergences.ipynb #6fba79e7
+# %% ../nbs/01_divergences.ipynb #a240dc45
 @_one_thread()
 def mmd2_normal(z: torch.Tensor,               # codes, shape (..., n, dim)
                 kernel: Kernel | None = None,  # `rbf(…)` or `imq(…)`; None: `prior_kernel(dim)`
                 estimator: str = "unbiased",   # or "biased"
                ) -> torch.Tensor:              # squared discrepancy, shape (...)
-    "Squared MMD of a sample to N(0, I), the prior's side integrated in closed form. ValueError on a bad cloud, estimator or kernel."
+    """Squared MMD of a sample to N(0, I), the prior in closed form (for an RBF: Rustamov 2021).
+
+    ValueError on a bad cloud, estimator or kernel.
+    """
     z = _cloud("z", z, _check_estimator(estimator))
     (n, dim), batch = z.shape[-2:], z.shape[:-2]
     kernel = kernel or prior_kernel(dim)
     if not isinstance(kernel, Kernel):
-        raise ValueError(f"kernel must be rbf(…), imq(…) or another Kernel, which knows its Gaussians; got {kernel!r}")
+        raise ValueError(f"kernel must be rbf(…), imq(…) or another Kernel; got {kernel!r}")
     u, w = (torch.tensor(v, dtype=torch.float64) for v in (kernel.rates, kernel.weights))
     level, rate = (t.to(z) for t in (w * (1 + 2 * u)**(-dim / 2), u / (1 + 2 * u)))
     cross = sum(l * torch.exp(-r * z.square().sum(-1)).mean(-1) for l, r in zip(level, rate))
@@ -285,62 +323,75 @@ def mmd2_normal(z: torch.Tensor,               # codes, shape (..., n, dim)
     within = _estimate(estimator, _pairs(kernel, z.reshape(-1, n, dim)), n, kernel).reshape(batch)
     return within - 2 * cross + prior
 
-# %% ../nbs/01_divergences.ipynb #f522e3d7
-def _directions(dim: int, projections: int, seed: int | torch.Generator, like: torch.Tensor) -> torch.Tensor:
-    "Random unit vectors, shape (dim, projections). ValueError if there are none."
+# %% ../nbs/01_divergences.ipynb #a68f8af3
+def _directions(dim: int,                     # of the cloud
+                projections: int,             # how many directions
+                seed: int | torch.Generator,  # where they come from
+                like: torch.Tensor,           # its dtype and device are theirs
+               ) -> torch.Tensor:             # shape (dim, projections)
+    "Random unit vectors. ValueError if projections < 1."
     if projections < 1: raise ValueError(f"projections must be at least 1, got {projections}")
     g = seed if isinstance(seed, torch.Generator) else torch.Generator().manual_seed(seed)
     v = torch.randn(dim, projections, generator=g, dtype=torch.float64, device=g.device)
     return (v / v.norm(dim=0)).to(like)
 
-# %% ../nbs/01_divergences.ipynb #05e1b643
+# %% ../nbs/01_divergences.ipynb #212028c3
 def _quantile_cells(n: int, like: torch.Tensor) -> torch.Tensor:
     "∫ of the normal quantile function over each of n equal steps of probability, shape (n,)."
-    q = torch.special.ndtri(torch.linspace(0, 1, n + 1, dtype=torch.float64))      # -inf and +inf at the ends
+    q = torch.special.ndtri(torch.linspace(0, 1, n + 1, dtype=torch.float64))   # ±inf at the ends
     phi = torch.exp(-q.square() / 2) / math.sqrt(2 * math.pi)
     return (phi[:-1] - phi[1:]).to(like)
 
-# %% ../nbs/01_divergences.ipynb #1693b5da
+# %% ../nbs/01_divergences.ipynb #97d80d84
 def sliced_wasserstein(x: torch.Tensor,                # points, shape (..., n, dim)
                        y: torch.Tensor | None = None,  # points, shape (..., m, dim); None: N(0, I) itself
                        projections: int = 128,         # random directions
                        seed: int | torch.Generator = 0,  # a generator gives new directions at every call
-                      ) -> torch.Tensor:               # squared distance, mean over directions, shape (...)
-    "Squared sliced 2-Wasserstein distance (Bonneel et al. 2015) to a sample or to N(0, I). ValueError on bad clouds."
+                      ) -> torch.Tensor:               # squared distance, mean of directions, shape (...)
+    """Squared sliced 2-Wasserstein distance (Bonneel et al. 2015) to a sample or to N(0, I).
+
+    ValueError on bad clouds or if projections < 1.
+    """
     if y is None:
         x = _cloud("x", x)
         p = (x @ _directions(x.shape[-1], projections, seed, x)).sort(-2).values
-        return (p.square().mean(-2) - 2 * (p * _quantile_cells(x.shape[-2], x).unsqueeze(-1)).sum(-2) + 1).mean(-1)
+        cells = _quantile_cells(x.shape[-2], x).unsqueeze(-1)
+        return (p.square().mean(-2) - 2 * (p * cells).sum(-2) + 1).mean(-1)
     x, y, batch = _two_clouds(x, y)
     n, m, v = x.shape[1], y.shape[1], _directions(x.shape[-1], projections, seed, x)
     p, q = (x @ v).sort(1).values, (y @ v).sort(1).values
-    steps = torch.cat([torch.arange(1, n + 1) * m, torch.arange(1, m + 1) * n]).unique()     # levels, times n·m
+    steps = torch.cat([torch.arange(1, n + 1) * m, torch.arange(1, m + 1) * n]).unique()   # cuts · nm
     weight = steps.diff(prepend=torch.zeros(1, dtype=torch.long)).to(p) / (n * m)
     i, j = ((steps - 1) // m).to(p.device), ((steps - 1) // n).to(p.device)
     return ((p[:, i] - q[:, j]).square() * weight.unsqueeze(-1)).sum(1).mean(-1).reshape(batch)
 
-# %% ../nbs/01_divergences.ipynb #72afd5ca
+# %% ../nbs/01_divergences.ipynb #c15649f1
 def _knot(p: torch.Tensor, t: float) -> torch.Tensor:
-    "Squared gap between the characteristic functions of the points p (…, n, projections) and of N(0, 1), at t."
+    "Squared gap at t of the characteristic functions of p (…, n, projections) and of N(0, 1)."
     return ((t * p).cos().mean(-2) - math.exp(-t * t / 2)).square() + (t * p).sin().mean(-2).square()
 
+# %% ../nbs/01_divergences.ipynb #8371895e
 def sigreg(z: torch.Tensor,                  # codes, shape (..., n, dim)
            projections: int = 256,           # random directions
            knots: int = 17,                  # values of t in [0, 5]
            seed: int | torch.Generator = 0,  # a generator gives new directions at every call
           ) -> torch.Tensor:                 # Epps–Pulley statistic, mean over directions, shape (...)
-    "Sketched isotropic Gaussian regularisation (Balestriero & LeCun 2025): Epps–Pulley on random projections. ValueError on a bad cloud."
+    """Sketched isotropic Gaussian regularisation (Balestriero & LeCun 2025): Epps–Pulley on shadows.
+
+    ValueError on a bad cloud, or on fewer than 1 projection or 2 knots.
+    """
     z = _cloud("z", z)
     if knots < 2: raise ValueError(f"knots must be at least 2, got {knots}")
     p, step = z @ _directions(z.shape[-1], projections, seed, z), 5 / (knots - 1)
     many, total = torch.is_grad_enabled() and p.numel() > 16 * _KEEP, 0.
     for i in range(knots):
-        t, sides = i * step, 1 if i in (0, knots - 1) else 2        # the trapezoid rule, both sides of 0
+        t, sides = i * step, 1 if i in (0, knots - 1) else 2      # trapezoid rule, both sides of 0
         weight = sides * step * math.exp(-t * t / 2)
-        total = total + weight * (checkpoint(_knot, p, t, use_reentrant=False) if many else _knot(p, t))
+        gap = checkpoint(_knot, p, t, use_reentrant=False) if many else _knot(p, t)
+        total = total + weight * gap
     return z.shape[-2] * total.mean(-1)
 
-# %% ../nbs/01_divergences.ipynb #d57db047
+# %% ../nbs/01_divergences.ipynb #8034d28b
 @dataclass
 class MMDTest:
     "Result of `mmd_test`."
@@ -350,7 +401,8 @@ class MMDTest:
     kernel: str          # its name
 
     def to_dict(self) -> dict:
-        return {"mmd2": self.mmd2, "p_value": self.p_value, "permutations": len(self.null), "kernel": self.kernel}
+        return {"mmd2": self.mmd2, "p_value": self.p_value, "permutations": len(self.null),
+                "kernel": self.kernel}
 
     def plot(self):
         "Histogram of the shuffles and the value found; returns the figure."
@@ -362,38 +414,45 @@ class MMDTest:
         ax.legend()
         return fig
 
-# %% ../nbs/01_divergences.ipynb #c21eacf6
+# %% ../nbs/01_divergences.ipynb #0fb3638d
 def _deal_sums(kernel: Callable,    # of squared distances
                pool: torch.Tensor,  # all points, shape (points, dim)
                hand: torch.Tensor,  # 1 for a point of the first hand, else 0; shape (points, deals)
               ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    "Sum of the kernel over ordered pairs within the first hand, between the hands, and over all pairs, some rows of the kernel matrix at a time."
+    "Sums of the kernel over ordered pairs: within the first hand, between the hands, all. In blocks."
     within = between = everything = 0.
+    double = torch.float32 if pool.device.type == "mps" else torch.float64   # MPS has no float64
     for rows in torch.arange(len(pool), device=pool.device).split(max(1, 16 * _KEEP // len(pool))):
         k = kernel(torch.cdist(pool[rows], pool).square())
-        k[torch.arange(len(rows)), rows] = 0                                # no point is a pair with itself
-        light = k @ hand                                                    # of the first hand, at each point
-        within = within + (hand[rows] * light).sum(0, dtype=torch.float64)
-        between = between + ((1 - hand[rows]) * light).sum(0, dtype=torch.float64)
-        everything = everything + k.sum(dtype=torch.float64)
+        k[torch.arange(len(rows)), rows] = 0                     # no point is a pair with itself
+        light = k @ hand                                         # of the first hand, at each point
+        within = within + (hand[rows] * light).sum(0, dtype=double)
+        between = between + ((1 - hand[rows]) * light).sum(0, dtype=double)
+        everything = everything + k.sum(dtype=double)
     return within, between, everything
 
-# %% ../nbs/01_divergences.ipynb #2615bc1e
+# %% ../nbs/01_divergences.ipynb #67c78839
 def mmd_test(x: torch.Tensor,                 # points, shape (n, dim)
              y: torch.Tensor,                 # points, shape (m, dim)
-             kernel: Callable | None = None,  # of squared distances; None: an RBF of the median bandwidth
+             kernel: Callable | None = None,  # of squared distances; None: RBF, median bandwidth
              permutations: int = 500,         # shuffles
              seed: int = 0,                   # of the shuffles
             ) -> MMDTest:
-    "Permutation test of equal distributions with the unbiased MMD² (Gretton et al. 2012). ValueError on bad clouds."
+    """Permutation test of equal distributions with the unbiased MMD² (Gretton et al. 2012).
+
+    ValueError on bad clouds or if permutations < 1.
+    """
     if permutations < 1: raise ValueError(f"permutations must be at least 1, got {permutations}")
     x, y, batch = _two_clouds(x, y, 2)
-    if batch: raise ValueError(f"x and y must have shape (points, dim), got a batch of shape {tuple(batch)}")
+    if batch:
+        raise ValueError(f"x and y must have shape (points, dim), got a batch of shape {tuple(batch)}")
     kernel, n, m = kernel or rbf(median_bandwidth(x, y)), x.shape[1], y.shape[1]
     pool = torch.cat([x, y], 1)[0].detach()
-    deal = torch.rand(permutations + 1, n + m, generator=torch.Generator().manual_seed(seed)).argsort(-1) < n
-    deal[0] = torch.arange(n + m) < n                                       # the first deal is the real one
+    g = torch.Generator().manual_seed(seed)
+    deal = torch.rand(permutations + 1, n + m, generator=g).argsort(-1) < n
+    deal[0] = torch.arange(n + m) < n                           # the first deal is the real one
     xx, xy, everything = _deal_sums(kernel, pool - pool.mean(0), deal.to(pool).T)
     score = xx / (n * (n - 1)) + (everything - xx - 2 * xy) / (m * (m - 1)) - 2 * xy / (n * m)
     higher = (score[1:] >= score[0] - 1e-9).sum().item()
-    return MMDTest(score[0].item(), (1 + higher) / (1 + permutations), score[1:].cpu(), getattr(kernel, "name", "custom"))
+    p_value = (1 + higher) / (1 + permutations)
+    return MMDTest(score[0].item(), p_value, score[1:].cpu(), getattr(kernel, "name", "custom"))

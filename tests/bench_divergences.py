@@ -82,7 +82,7 @@ def main():
         peaks[mode], grown, took = map(float, out.split())
         print(f"{mode:37s}{peaks[mode]:15.0f} MB{grown:13.0f} MB{took:10.1f}")
     targets = {"at least 5 times faster than broadcast": slow["broadcast ((x[:,None]-y[None])**2).sum(-1)"] / slow[ours] >= 5,
-               "at least as fast as geomloss": forward["geomloss, tensorised"] >= forward[ours], "peak under 1 GB": peaks["forward"] < 1000}
+               "at least as fast as geomloss": forward["geomloss, tensorised"] >= forward[ours], "peak under 1 GB, forward and backward": max(peaks.values()) < 1000}
     print()
     for name, met in targets.items(): print(f"{'met   ' if met else 'MISSED'} {name}")
     return 0 if all(targets.values()) else 1
