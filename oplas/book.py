@@ -52,7 +52,7 @@ def exported_names(code: str,  # the code of an exported cell
         elif isinstance(node, ast.Assign): names += [t.id for t in node.targets if isinstance(t, ast.Name)]
     return [n for n in names if not n.startswith("_")]
 
-# %% ../nbs/28_book.ipynb #ae16b4f1
+# %% ../nbs/28_book.ipynb #a0db78f1
 def badge(module: str,       # such as "oplas.book"
           names: list[str],  # what the cell below defines
          ) -> str:           # MyST Markdown
@@ -62,7 +62,7 @@ def badge(module: str,       # such as "oplas.book"
     return f"{targets}\n```{{div}} in-library\n{links}\n```"
 
 def anchor(module: str, name: str) -> str:
-    "Where a chapter explains a name. Sphinx ignores case here, so a capital is spelled out: `Digits` is not `digits`."
+    "Where a chapter explains a name. Sphinx ignores case, so a capital is spelled out: `Digits` is not `digits`."
     return f"code-{module}-{'cap-' * name[0].isupper()}{name}".replace(".", "-").replace("_", "-").lower()
 
 # %% ../nbs/28_book.ipynb #86876a5f
@@ -77,23 +77,23 @@ def package_hash(folder: str | None = None,  # the package's folder; ours if Non
         h.update(f.relative_to(root).as_posix().encode() + b"\0" + f.read_bytes())
     return h.hexdigest()[:16]
 
-# %% ../nbs/28_book.ipynb #f2a47d78
+# %% ../nbs/28_book.ipynb #6291a456
 def _convert(cell, module: str) -> list:
     "One code cell with its directives turned into tags, a badge above it if it exports."
     from nbformat.v4 import new_markdown_cell
     marks, cell.source = directives(cell.source)
     found = cell.metadata["tags"] = sorted({*cell.metadata.get("tags", []), *tags(marks, cell.source)})
     if "solution" in found:
-        cell.metadata["mystnb"] = {"code_prompt_show": "Show a solution", "code_prompt_hide": "Hide the solution"}
+        cell.metadata["mystnb"] = {f"code_prompt_{k}": f"{k.title()} the solution" for k in ("show", "hide")}
     on_page = "export" in found and "remove-cell" not in found
     names = exported_names(cell.source) if on_page else []
     if not names: return [cell]
     return [new_markdown_cell(badge(module, names), id=f"badge-{cell.get('id', names[0])}"[:64]), cell]
 
-# %% ../nbs/28_book.ipynb #ba3ffcd2
+# %% ../nbs/28_book.ipynb #656e0ec6
 def read(text: str,  # an .ipynb file
         ):           # an `nbformat.NotebookNode`
-    "Read a notebook for the book: directives to tags, badges, the cache key. Named in `_config.yml` under `nb_custom_formats`."
+    "Read a notebook for the book: tags, badges, the cache key (`nb_custom_formats` in `_config.yml` names it)."
     import nbformat
     nb = nbformat.reads(text, as_version=4)
     is_code = lambda c: c.cell_type == "code"
@@ -108,7 +108,7 @@ def read(text: str,  # an .ipynb file
     nb.metadata.setdefault("kernelspec", {"display_name": "Python 3", "language": "python", "name": "python3"})
     return nb
 
-# %% ../nbs/28_book.ipynb #f6a3e274
+# %% ../nbs/28_book.ipynb #d98f3f83
 @dataclass(frozen=True)
 class Claim:
     "Something a source states, and what came out when it was measured."
@@ -124,10 +124,11 @@ class Claim:
 
     def to_dict(self) -> dict:
         "The record as it is written to `_build/claims.json`."
-        finite = lambda v: str(v) if isinstance(v, float) and not math.isfinite(v) else v    # JSON knows no infinity
+        endless = lambda v: isinstance(v, float) and not math.isfinite(v)       # JSON knows no infinity
+        finite = lambda v: str(v) if endless(v) else v
         return {k: finite(v) for k, v in asdict(self).items() if k != "because"}
 
-# %% ../nbs/28_book.ipynb #dd590fde
+# %% ../nbs/28_book.ipynb #11f8b210
 class Claims:
     "The claims of one chapter: call it to declare one, `table()` to show them all."
     def __init__(self, chapter: str):  # the notebook's name, such as "01_divergences"
@@ -135,7 +136,7 @@ class Claims:
 
     def __call__(self, source: str | None, statement: str, *, measured, holds, published=None,
                  tolerance: str = "", seed=None, because: str | None = None) -> None:
-        "Declare a claim and hold to it. ValueError on a value no table can show; AssertionError if verdict and `because` disagree."
+        "Declare a claim and hold to it. ValueError on an odd value; AssertionError if verdict and `because` disagree."
         for name, v in dict(measured=measured, published=published or 0).items():
             if not isinstance(v, (int, float, str)):
                 raise ValueError(f"{name} must be a number or a string, got {type(v).__name__}: {v!r}")
@@ -144,15 +145,17 @@ class Claims:
         self.all.append(c)
         _display(_verdict_html(c), f"{_mark(c)}: {statement} (measured {_number(measured)})")
         if not c.holds and not because:
-            raise AssertionError(f"does not hold: {statement} (measured {measured}, published {published}). Say why in because=")
+            raise AssertionError(f"does not hold: {statement} (measured {measured}). Say why in because=")
         if c.holds and because: raise AssertionError(f"holds, so `because` is out of date: {statement}")
 
     def table(self) -> None:
         "Show every claim declared so far as a table."
-        _display(_table_html([_cells(c) for c in self.all]), "\n".join(f"{_mark(c)}: {c.statement}" for c in self.all))
+        plain = "\n".join(f"{_mark(c)}: {c.statement}" for c in self.all)
+        _display(_table_html([_cells(c) for c in self.all]), plain)
 
-# %% ../nbs/28_book.ipynb #c343d3cc
+# %% ../nbs/28_book.ipynb #8fb4dae5
 def _mark(c: Claim) -> str: return "holds" if c.holds else "does not hold"
+def _sign(c: Claim) -> tuple[str, str]: return ("holds", "✓") if c.holds else ("fails", "✗")
 
 def _number(v) -> str:
     "A value as the tables show it: three or four significant digits, no trailing noise."
@@ -166,28 +169,30 @@ def _display(rich: str, plain: str) -> None:
     from IPython.display import display
     display({"text/html": rich, "text/plain": plain}, raw=True)
 
-# %% ../nbs/28_book.ipynb #c58c1c30
+# %% ../nbs/28_book.ipynb #b7e2c95e
 def _verdict_html(c: Claim) -> str:
     published = f", published {_number(c.published)}" if c.published is not None else ""
     tolerance = f" ({html.escape(c.tolerance)})" if c.tolerance else ""
     because = f" {html.escape(c.because)}" if c.because else ""
-    record = html.escape(json.dumps(asdict(c)))
-    sign = "✓" if c.holds else "✗"
-    return (f"<p class='claim {'holds' if c.holds else 'fails'}' data-claim=\"{record}\"><strong>{sign} Claim {_mark(c)}:</strong> "
+    record, (kind, sign) = html.escape(json.dumps(asdict(c))), _sign(c)
+    return (f"<p class='claim {kind}' data-claim=\"{record}\"><strong>{sign} Claim {_mark(c)}:</strong> "
             f"{html.escape(c.statement)}. Measured {_number(c.measured)}{published}{tolerance}.{because}</p>")
 
-# %% ../nbs/28_book.ipynb #54158cc1
+# %% ../nbs/28_book.ipynb #1f3292bb
 def _cells(c: Claim) -> dict[str, str]:
     "A row of a table of claims: column -> HTML."
     small = lambda text: f"<br><small>{html.escape(text)}</small>" if text else ""
-    return {"What is claimed": html.escape(c.statement) + small(c.because), "Source": html.escape(c.source or "this book"),
+    kind, sign = _sign(c)
+    return {"What is claimed": html.escape(c.statement) + small(c.because),
+            "Source": html.escape(c.source or "this book"),
             "Published": _number(c.published), "Measured": _number(c.measured) + small(c.tolerance),
-            "Verdict": f"<span class='{'holds' if c.holds else 'fails'}'>{'✓' if c.holds else '✗'} {_mark(c)}</span>"}
+            "Verdict": f"<span class='{kind}'>{sign} {_mark(c)}</span>"}
 
 def _table_html(rows: list[dict[str, str]]) -> str:
     "Rows of equal columns as a table; each cell names its column, for the narrow form that phones get."
     head = "".join(f"<th scope='col'>{h}</th>" for h in (rows[0] if rows else ()))
-    body = "".join("<tr>" + "".join(f"<td data-label='{h}'>{v}</td>" for h, v in r.items()) + "</tr>" for r in rows)
+    cells = ["".join(f"<td data-label='{h}'>{v}</td>" for h, v in row.items()) for row in rows]
+    body = "".join(f"<tr>{c}</tr>" for c in cells)
     return f"<table class='claims'><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
 
 # %% ../nbs/28_book.ipynb #1c6bcc28
@@ -211,23 +216,25 @@ def _merge(app, env, docnames, other) -> None:
 def _rewrite_scoreboard(app, env) -> list[str]:
     return [d for d in env.found_docs if d == "scoreboard"]
 
-# %% ../nbs/28_book.ipynb #0ede1a57
+# %% ../nbs/28_book.ipynb #06a8fbe1
 def all_claims(env) -> list[tuple[str, Claim]]:
-    "Every claim with the page it stands on, in the order of the pages; a claim that names another chapter is an example."
+    "Every claim with its page, in the order of the pages; a claim that names another chapter is an example."
     claims = getattr(env, "oplas_claims", {})
     return [(doc, c) for doc in sorted(claims) for c in claims[doc] if c.chapter == doc]
 
 def _write_claims(app, exception) -> None:
     if exception: return
     records = [c.to_dict() for _, c in all_claims(app.env)]
-    Path(app.outdir).with_name("claims.json").write_text(json.dumps(records, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+    text = json.dumps(records, indent=1, ensure_ascii=False) + "\n"
+    Path(app.outdir).with_name("claims.json").write_text(text, encoding="utf-8")
 
-# %% ../nbs/28_book.ipynb #c4d49e10
+# %% ../nbs/28_book.ipynb #50ee8377
 def _scoreboard_html(rows: list[tuple[str, str, Claim]]) -> str:
     "The scoreboard's table; a row is (link, title of the chapter, claim)."
     link = lambda to, title: {"Chapter": f"<a href='{html.escape(to)}'>{html.escape(title)}</a>"}
     table = _table_html([{**link(to, title), **_cells(c)} for to, title, c in rows])
-    return f"<p><strong>{sum(c.holds for *_, c in rows)} of {len(rows)}</strong> claims hold.</p><div class='wide'>{table}</div>"
+    held = f"<p><strong>{sum(c.holds for *_, c in rows)} of {len(rows)}</strong> claims hold.</p>"
+    return f"{held}<div class='wide'>{table}</div>"
 
 # %% ../nbs/28_book.ipynb #55e93373
 def _fill_scoreboard(app, doctree, docname) -> None:
@@ -255,14 +262,14 @@ class Mark:
         kind, sign = ("right", "✓") if self.right else ("open", "○")
         return f"<p class='mark {kind}'>{sign} {html.escape(repr(self))}</p>"
 
-# %% ../nbs/28_book.ipynb #b3233130
+# %% ../nbs/28_book.ipynb #a5042b5a
 class Exercises:
     "The exercises of one chapter: `add` a marker, then call it by name with an answer."
     def __init__(self, chapter: str):  # the notebook's name
         self._chapter, self._markers = chapter, {}
 
     def add(self, marker: Callable) -> Callable:
-        "Register (as a decorator) a function of the answer: None if right, else a hint. ValueError if not named like ex_1_2."
+        "Register (a decorator) a function of the answer: None if right, else a hint. ValueError on an odd name."
         if not re.fullmatch(r"ex_\d+_\d+", marker.__name__):
             raise ValueError(f"an exercise is named like ex_1_2, got {marker.__name__}")
         self._markers[marker.__name__] = marker
@@ -271,17 +278,18 @@ class Exercises:
     def __getattr__(self, name: str) -> Callable:
         if name.startswith("_"): raise AttributeError(name)
         if name not in self._markers:
-            raise AttributeError(f"{self._chapter} has no exercise {name}; it has {', '.join(sorted(self._markers)) or 'none'}")
+            known = ", ".join(sorted(self._markers)) or "none"
+            raise AttributeError(f"{self._chapter} has no exercise {name}; it has {known}")
         return lambda *answer: _marked(self._markers[name], answer)
 
-# %% ../nbs/28_book.ipynb #358f118b
+# %% ../nbs/28_book.ipynb #ca3620b8
 def _marked(marker: Callable, answer: tuple) -> Mark:
     "Apply a marker; an answer that is missing or breaks the marker gets a hint instead of a traceback."
     if not answer or any(a is ... for a in answer):
         return Mark(False, "Put your answer in place of the three dots and run the cell again.")
     try: hint = marker(*answer)
     except Exception as e:
-        return Mark(False, f"This answer cannot be marked ({type(e).__name__}: {e}). Look at its type and shape.")
+        return Mark(False, f"This cannot be marked ({type(e).__name__}: {e}). Look at its type and shape.")
     return Mark(hint is None, hint or "")
 
 # %% ../nbs/28_book.ipynb #edc21c50
@@ -300,9 +308,9 @@ def docment_lines(obj,  # a function or class
     rows = [(":returns:" if k == "return" else f":param {k}:", v) for k, v in found.items() if v and k != "self"]
     return [f"{field} {_rst(v)}" for field, v in rows]
 
-# %% ../nbs/28_book.ipynb #37f7fd49
+# %% ../nbs/28_book.ipynb #e3c4149a
 def _add_docments(app, what, name, obj, options, lines) -> None:
-    "Sphinx's autodoc-process-docstring: code in backticks, parameter comments, and a link back to where the book explains it."
+    "For autodoc: code in backticks, comments of the parameters, a link back to where the book explains it."
     lines[:] = [_rst(l) for l in lines]
     if what in ("function", "class", "exception", "method"): lines += ["", *docment_lines(obj), ""]
     if what in ("function", "class", "exception", "data") and name.count(".") == 2:

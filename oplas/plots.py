@@ -9,11 +9,12 @@ import base64, hashlib, html, io, re
 # %% auto #0
 __all__ = ['PALETTE', 'INK', 'style', 'svg', 'show', 'picture']
 
-# %% ../nbs/29_plots.ipynb #346de07b
-PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00")  #: Okabe and Ito's; the first four suit thin lines
+# %% ../nbs/29_plots.ipynb #b4fd684d
+#: Okabe and Ito's colours; the first four are fit for thin lines
+PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00")
 INK = "#010203"  #: a black no one would pick by hand: `show` turns it into the page's text colour
 
-# %% ../nbs/29_plots.ipynb #6097faf0
+# %% ../nbs/29_plots.ipynb #2de10159
 def style() -> None:
     "Set matplotlib's style for the session: the palette, sizes for a phone, text in the page's own colour."
     import matplotlib as mpl
@@ -21,15 +22,15 @@ def style() -> None:
            "legend.labelcolor", "grid.color")
     mpl.rcParams.update({
         "axes.prop_cycle": mpl.cycler(color=PALETTE), "image.cmap": "viridis", "image.interpolation": "nearest",
-        "figure.figsize": (6.4, 3.6), "figure.facecolor": "none", "savefig.facecolor": "none", "axes.facecolor": "none",
-        "font.size": 10, "axes.titlesize": 11, "axes.titleweight": "bold", "figure.titlesize": 11,
-        "figure.titleweight": "bold", "axes.spines.top": False, "axes.spines.right": False, "legend.frameon": False,
-        "lines.linewidth": 1.8, "axes.grid": True, "grid.alpha": .18, "grid.linewidth": .7, "axes.axisbelow": True,
-        "svg.fonttype": "path", **{k: INK for k in ink}})
+        "figure.figsize": (6.4, 3.6), "font.size": 10, "axes.titlesize": 11, "figure.titlesize": 11,
+        "axes.titleweight": "bold", "figure.titleweight": "bold", "lines.linewidth": 1.8, "legend.frameon": False,
+        "figure.facecolor": "none", "savefig.facecolor": "none", "axes.facecolor": "none",
+        "axes.spines.top": False, "axes.spines.right": False, "axes.axisbelow": True,
+        "axes.grid": True, "grid.alpha": .18, "grid.linewidth": .7, "svg.fonttype": "path", **{k: INK for k in ink}})
 
-# %% ../nbs/29_plots.ipynb #5c08cb0b
+# %% ../nbs/29_plots.ipynb #969ffbad
 def _complain(fig) -> str | None:
-    "What a reader would miss in the figure, if anything: a title, or a label on each axis (panels may share one)."
+    "What a reader would miss in the figure, if anything: a title, or labels on the axes (panels may share)."
     axes = [ax for ax in fig.axes if ax.axison and ax.has_data() and ax.get_label() != "<colorbar>"]
     if not (fig.get_suptitle() or any(ax.get_title() or ax.get_title(loc="left") for ax in fig.axes)):
         return "the figure has no title: say what to see"
@@ -37,7 +38,7 @@ def _complain(fig) -> str | None:
     labelled_y = any(ax.get_ylabel() for ax in axes) or fig.get_supylabel()
     if axes and not (labelled_x and labelled_y): return "an axis has no label: name the quantity and its unit"
 
-# %% ../nbs/29_plots.ipynb #e7188860
+# %% ../nbs/29_plots.ipynb #17ec61aa
 def svg(fig,       # a matplotlib figure
         alt: str,  # what the figure shows, for a reader who cannot see it
        ) -> str:   # an `<svg>` element
@@ -52,13 +53,14 @@ def svg(fig,       # a matplotlib figure
     s = re.sub(r'(url\(|href=")#', rf'\1#{prefix}-', s)
     w, h = re.search(r'width="([\d.]+)pt" height="([\d.]+)pt"', s).groups()
     size = f"width:100%;max-width:{float(w) * 4 / 3:.0f}px;height:auto"
-    return s.replace(f'width="{w}pt" height="{h}pt"', f'role="img" aria-label="{html.escape(alt)}" style="{size}"', 1)
+    described = f'role="img" aria-label="{html.escape(alt)}" style="{size}"'
+    return s.replace(f'width="{w}pt" height="{h}pt"', described, 1)
 
-# %% ../nbs/29_plots.ipynb #e67c2078
+# %% ../nbs/29_plots.ipynb #b8010e78
 def show(fig,       # a matplotlib figure
          alt: str,  # what the figure shows, for a reader who cannot see it
         ) -> None:
-    "Put the figure on the page as inline SVG and close it. ValueError if the description, the title or an axis label is missing."
+    "Put the figure on the page as inline SVG and close it. ValueError if alt, title or an axis label is missing."
     import matplotlib.pyplot as plt
     if not alt.strip(): raise ValueError("alt is empty: say in a sentence what the figure shows")
     if wrong := _complain(fig): raise ValueError(wrong)

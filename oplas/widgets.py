@@ -11,21 +11,22 @@ from .plots import picture
 # %% auto #0
 __all__ = ['switch', 'plane']
 
-# %% ../nbs/25_widgets.ipynb #2ef83f8c
+# %% ../nbs/25_widgets.ipynb #71b1d128
 def switch(children: list,  # widgets, one for each position of the slider
            slider,          # an IntSlider over 0 … len(children) - 1
           ):                # an ipywidgets `Stack`
-    "Children of which the slider shows one; works in a static page. ValueError if the slider's range does not fit."
+    "Children of which the slider shows one, kernel or not. ValueError if the slider's range does not fit."
     import ipywidgets as W
-    if (slider.min, slider.max) != (0, len(children) - 1):
-        raise ValueError(f"slider runs over {slider.min}…{slider.max}, the {len(children)} children need 0…{len(children) - 1}")
+    last = len(children) - 1
+    if (slider.min, slider.max) != (0, last):
+        raise ValueError(f"slider runs over {slider.min}…{slider.max}, the {last + 1} children need 0…{last}")
     stack = W.Stack(children, selected_index=slider.value)
     W.jslink((slider, "value"), (stack, "selected_index"))
     return stack
 
-# %% ../nbs/25_widgets.ipynb #badc96bc
+# %% ../nbs/25_widgets.ipynb #514020ef
 def _slider(name: str, values: list[float]):
-    "A slider over the positions 0, 1, … of a grid, set to its middle; no readout, since that would be a position."
+    "A slider over the positions 0, 1, … of a grid, set to its middle, without readout: that would be a position."
     import ipywidgets as W
     return W.IntSlider(len(values) // 2, min=0, max=len(values) - 1, description=name, readout=False,
                        layout=W.Layout(width="100%", max_width="26rem"))
@@ -37,7 +38,7 @@ def _checked(lo_hi: tuple, name: str, steps: int) -> list[float]:
         raise ValueError(f"{name} must be two finite numbers, the lower first, got {lo_hi}")
     return [lo + (hi - lo) * k / (steps - 1) for k in range(steps)]
 
-# %% ../nbs/25_widgets.ipynb #8765c35a
+# %% ../nbs/25_widgets.ipynb #90a47996
 def plane(panel: Callable,            # (x, y) -> grey (h, w) or colour (h, w, 3) array in [0, 1]
           x: tuple = (-3., 3.),       # range of the first slider
           y: tuple = (-3., 3.),       # range of the second
@@ -46,9 +47,10 @@ def plane(panel: Callable,            # (x, y) -> grey (h, w) or colour (h, w, 3
           alt: str = "decoded image", # what a picture shows, for a reader who cannot see it
           width: int = 320,           # of a picture on the page, in CSS pixels
          ):                           # an ipywidgets widget
-    "Walk a plane with two sliders: precomputed pictures in the page, any point with a kernel. ValueError if no grid."
+    "Walk a plane with two sliders: precomputed pictures, any point with a kernel. ValueError if it is no grid."
     import ipywidgets as W
-    if not isinstance(steps, int) or steps < 2: raise ValueError(f"steps must be a whole number of at least 2, got {steps!r}")
+    if not isinstance(steps, int) or steps < 2:
+        raise ValueError(f"steps must be a whole number of at least 2, got {steps!r}")
     xs, ys = _checked(x, "x", steps), _checked(y, "y", steps)
     def shown(a, b):
         here = f"{names[0]} = {a:.2f}, {names[1]} = {b:.2f}"
@@ -57,15 +59,16 @@ def plane(panel: Callable,            # (x, y) -> grey (h, w) or colour (h, w, 3
     rows = [switch([W.HTML(shown(a, b)) for a in xs], across) for b in ys]
     return W.VBox([across, up, switch(rows, up), _live(shown, across, up, xs, ys, names)])
 
-# %% ../nbs/25_widgets.ipynb #4b94b146
+# %% ../nbs/25_widgets.ipynb #bc12b274
 def _live(shown: Callable, across, up, xs: list, ys: list, names: tuple):
     "Continuous sliders that appear once Python answers a move of the others."
     import ipywidgets as W
-    wide = W.Layout(width="100%", max_width="26rem")
-    fine = [W.FloatSlider(v[len(v) // 2], min=v[0], max=v[-1], step=(v[-1] - v[0]) / 240, description=n, layout=wide)
-            for v, n in zip((xs, ys), names)]
-    image = W.HTML()
-    box = W.VBox([W.HTML("<strong>Live</strong>: any point between, computed as you move."), *fine, image], layout=W.Layout(display="none"))
+    def fine_slider(v, name):
+        return W.FloatSlider(v[len(v) // 2], min=v[0], max=v[-1], step=(v[-1] - v[0]) / 240, description=name,
+                             layout=W.Layout(width="100%", max_width="26rem"))
+    fine, image = [fine_slider(xs, names[0]), fine_slider(ys, names[1])], W.HTML()
+    heading = W.HTML("<strong>Live</strong>: any point between, computed as you move.")
+    box = W.VBox([heading, *fine, image], layout=W.Layout(display="none"))
     def draw(_): image.value = shown(fine[0].value, fine[1].value)
     def reveal(_):
         box.layout.display = None
