@@ -1,20 +1,20 @@
 # Two commands matter: `make book` builds it, `make test` proves it. Both set up what they need, once.
 PYTHON ?= python3
 VENV   := .venv
-BIN    := $(CURDIR)/$(VENV)/bin
+BIN    := $(VENV)/bin
 READY  := $(VENV)/.ready
-BOOK   := $(BIN)/jupyter-book build nbs --config $(CURDIR)/_config.yml --toc $(CURDIR)/_toc.yml --path-output $(CURDIR) -W -n --keep-going
-export PATH := $(BIN):$(PATH)
+BOOK   := $(BIN)/jupyter-book build nbs --config "$(CURDIR)/_config.yml" --toc "$(CURDIR)/_toc.yml" --path-output . -W -n --keep-going
+export PATH := $(CURDIR)/$(BIN):$(PATH)
 export MPLBACKEND := module://matplotlib_inline.backend_inline
 
-.PHONY: book test serve bench clean help export
+.PHONY: book test serve bench clean help package
 .DEFAULT_GOAL := help
 
-book: $(READY) export  ## run every notebook and build the book into _build/html
+book: $(READY) package  ## run every notebook and build the book into _build/html
 	@$(BOOK)
 	@echo "The book is built. Open file://$(CURDIR)/_build/html/index.html"
 
-test: $(READY) export  ## run the tests in the notebooks (nbdev_test), then those in tests/ (pytest)
+test: $(READY) package  ## run the tests in the notebooks (nbdev_test), then those in tests/ (pytest)
 	$(BIN)/nbdev_test --n_workers 2
 	$(BIN)/python -m pytest tests
 
@@ -24,16 +24,16 @@ serve: book  ## build, serve the book on http://localhost:8000, and build again 
 	echo "Serving http://localhost:8000; stop with Ctrl-C"; \
 	$(BIN)/watchfiles --ignore-paths nbs/.ipynb_checkpoints "$(MAKE) --no-print-directory book" nbs _config.yml _toc.yml references.bib
 
-bench: $(READY) export  ## measure the package against its peers, side by side
+bench: $(READY) package  ## measure the package against its peers, side by side
 	@for f in tests/bench_*.py; do echo "$$f"; $(BIN)/python $$f || exit 1; done
 
 clean:  ## remove what was built; the environment stays (remove .venv yourself to start from nothing)
 	rm -rf _build build dist
 
 help:  ## this list
-	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 8
+	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "make %-8s%s\n", $$1, $$2}' Makefile
 
-export: $(READY)
+package: $(READY)
 	@$(BIN)/nbdev_export
 
 # Set-up runs again only when one of these files changed; a set-up that was interrupted leaves no mark and starts over.

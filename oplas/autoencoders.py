@@ -16,12 +16,7 @@ from .training import fit, load_or_train
 __all__ = ['Autoencoder', 'ae_loss', 'vae_loss', 'wae_loss', 'train_autoencoder', 'load_autoencoder', 'sample', 'lerp', 'slerp',
            'interpolate', 'noise_growth', 'high_frequency_share']
 
-# %% ../nbs/02_autoencoders.ipynb #6c04e09e
-def _mlp(*widths: int) -> nn.Sequential:
-    "Linear layers with a GELU between them."
-    layers = [m for a, b in zip(widths, widths[1:]) for m in (nn.Linear(a, b), nn.GELU())]
-    return nn.Sequential(*layers[:-1])
-
+# %% ../nbs/02_autoencoders.ipynb #fdfc3c15
 def _whole(**named) -> None:
     "ValueError unless every named value is a whole number of at least 1."
     for name, v in named.items():
@@ -33,12 +28,21 @@ def _finite(name: str, v: torch.Tensor, shape: tuple) -> None:
     want = f"a float tensor of shape (n, {', '.join(map(str, shape))}) with n of at least 1"
     if not torch.is_tensor(v) or not v.is_floating_point():
         raise ValueError(f"{name} must be {want}, got {getattr(v, 'dtype', type(v).__name__)}")
-    if v.shape[1:] != shape or len(v) < 1: raise ValueError(f"{name} must be {want}, got {tuple(v.shape)}")
-    if not torch.isfinite(v).all(): raise ValueError(f"{name} holds NaN or Inf; every value must be finite")
+    if v.shape[1:] != shape or len(v) < 1:
+        raise ValueError(f"{name} must be {want}, got {tuple(v.shape)}")
+    if not torch.isfinite(v).all():
+        raise ValueError(f"{name} holds NaN or Inf; every value must be finite")
 
-# %% ../nbs/02_autoencoders.ipynb #66a0bb71
+# %% ../nbs/02_autoencoders.ipynb #2e49bf13
+def _mlp(*widths: int) -> nn.Sequential:
+    "Linear layers with a GELU, a soft threshold, between them."
+    layers = [m for a, b in zip(widths, widths[1:]) for m in (nn.Linear(a, b), nn.GELU())]
+    return nn.Sequential(*layers[:-1])
+
+# %% ../nbs/02_autoencoders.ipynb #6bbc152c
 class Autoencoder(nn.Module):
-    "Encoder and decoder for square grey images in [0, 1] (Caillon et al. 2019, sec. 1.1). ValueError on a size below 1."
+    """Encoder and decoder for square grey images in [0, 1] (Caillon et al. 2019, sec. 1.1).
+    ValueError on a size below 1."""
     def __init__(self,
                  size: int = 8,     # side of the image in pixels
                  dim: int = 2,      # numbers in a code
@@ -48,10 +52,12 @@ class Autoencoder(nn.Module):
         _whole(size=size, dim=dim, width=width)
         self.size, self.dim = size, dim
         self.encoder = nn.Sequential(nn.Flatten(), _mlp(size * size, width, width, 2 * dim))
-        self.decoder = nn.Sequential(_mlp(dim, width, width, size * size), nn.Sigmoid(), nn.Unflatten(1, (1, size, size)))
+        self.decoder = nn.Sequential(_mlp(dim, width, width, size * size), nn.Sigmoid(),
+                                     nn.Unflatten(1, (1, size, size)))
 
     def posterior(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        "Images (n, 1, size, size) to the mean and log-variance of their codes, (n, dim) each. ValueError on a wrong shape or NaN."
+        """Images (n, 1, size, size) to the mean and log-variance of their codes, (n, dim) each.
+        ValueError on a wrong shape or NaN."""
         _finite("x", x, (1, self.size, self.size))
         return self.encoder(x).chunk(2, 1)
 
@@ -64,18 +70,18 @@ class Autoencoder(nn.Module):
         _finite("z", z, (self.dim,))
         return self.decoder(z)
 
-# %% ../nbs/02_autoencoders.ipynb #42fc9cce
+# %% ../nbs/02_autoencoders.ipynb #d06908af
 def _parts(model, x, z, prior, weight: float) -> dict:
     "The loss and what it is made of."
     mse = F.mse_loss(model.decoder(z), x)
     return dict(loss=mse + weight * prior, mse=mse, prior=prior)
 
 def _cloud(mu: torch.Tensor, logvar: torch.Tensor) -> torch.Tensor:
-    "One draw from N(mu, exp(logvar)) for each row; the gradient reaches both (Kingma and Welling 2014, sec. 2.4)."
+    "One draw from N(mu, exp(logvar)) per row, with gradients (Kingma and Welling 2014, sec. 2.4)."
     return mu + (logvar / 2).exp() * torch.randn_like(mu)
 
-# %% ../nbs/02_autoencoders.ipynb #e4ae1b91
-def ae_loss(model: nn.Module,    # has `encoder` (x -> mean and log-variance side by side) and `decoder`
+# %% ../nbs/02_autoencoders.ipynb #50ad80c8
+def ae_loss(model: nn.Module,    # has `encoder` (x -> mean beside log-variance) and `decoder`
             x: torch.Tensor,     # images, shape (n, 1, size, size)
             weight: float = 0.,  # not used: the autoencoder knows no prior
            ) -> dict:            # scalars: loss = mse, and prior = 0
@@ -83,27 +89,30 @@ def ae_loss(model: nn.Module,    # has `encoder` (x -> mean and log-variance sid
     mu, _ = model.encoder(x).chunk(2, 1)
     return _parts(model, x, mu, mu.new_zeros(()), weight)
 
-def vae_loss(model: nn.Module,     # as for `ae_loss`
-             x: torch.Tensor,      # images, shape (n, 1, size, size)
+def vae_loss(model: nn.Module,      # as for `ae_loss`
+             x: torch.Tensor,       # images, shape (n, 1, size, size)
              weight: float = .003,  # β: how much the prior counts
-            ) -> dict:             # scalars: loss = mse + weight · prior
-    "Squared error of a drawn code's image, and the mean KL divergence in nats of each code's cloud from N(0, I) (Kingma and Welling 2014)."
+            ) -> dict:              # scalars: loss = mse + weight · prior
+    """Squared error of a drawn code's image, and the mean KL divergence in nats of each code's cloud
+    from N(0, I) (Kingma and Welling 2014)."""
     mu, logvar = model.encoder(x).chunk(2, 1)
     return _parts(model, x, _cloud(mu, logvar), kl_normal(mu, logvar).mean(), weight)
 
+# %% ../nbs/02_autoencoders.ipynb #4edfb2b0
 def wae_loss(model: nn.Module,     # as for `ae_loss`
              x: torch.Tensor,      # images, shape (n, 1, size, size), n ≥ 2
              weight: float = .3,   # α: how much the prior counts
-             cloud: bool = False,  # draw each code from the encoder's cloud, as the report does, instead of taking its mean
+             cloud: bool = False,  # draw codes from the encoder's clouds, as the report does
             ) -> dict:             # scalars: loss = mse + weight · prior
-    "Squared error, and the squared MMD of the batch of codes from N(0, I) (Tolstikhin et al. 2018; Caillon et al. 2019, Eq. 2)."
+    """Squared error, and the squared MMD of the batch of codes from N(0, I)
+    (Tolstikhin et al. 2018; Caillon et al. 2019, Eq. 2)."""
     mu, logvar = model.encoder(x).chunk(2, 1)
     z = _cloud(mu, logvar) if cloud else mu
     return _parts(model, x, z, mmd2_normal(z), weight)
 
-# %% ../nbs/02_autoencoders.ipynb #bee8df25
+# %% ../nbs/02_autoencoders.ipynb #678784ff
 def train_autoencoder(x: torch.Tensor,       # images, shape (n, 1, size, size), in [0, 1]
-                      kind: str = "wae",     # "ae", "vae", "wae", or "wae-cloud" for the report's stochastic encoder
+                      kind: str = "wae",     # "ae", "vae", "wae"; "wae-cloud": a WAE with clouds
                       dim: int = 2,          # numbers in a code
                       weight: float = .3,    # how much the prior counts
                       seed: int = 0,         # of the starting weights, the batches and the clouds
@@ -111,37 +120,43 @@ def train_autoencoder(x: torch.Tensor,       # images, shape (n, 1, size, size),
                       epochs: int = 50,
                       progress: bool = False,  # show a bar
                      ) -> Autoencoder:       # on the CPU, in evaluation mode
-    "Train one autoencoder on images. ValueError on an unknown kind, a negative weight, images that are not square, NaN."
-    losses = {"ae": ae_loss, "vae": vae_loss, "wae": wae_loss, "wae-cloud": partial(wae_loss, cloud=True)}
+    "Train one model. ValueError on an unknown kind, a negative weight, NaN, images not square."
+    losses = {"ae": ae_loss, "vae": vae_loss, "wae": wae_loss,
+              "wae-cloud": partial(wae_loss, cloud=True)}
     if kind not in losses: raise ValueError(f"kind must be one of {', '.join(losses)}, got {kind!r}")
-    if not 0 <= weight < float("inf"): raise ValueError(f"weight must be a finite number of at least 0, got {weight!r}")
+    if not 0 <= weight < float("inf"):
+        raise ValueError(f"weight must be a finite number of at least 0, got {weight!r}")
     _finite("x", x, (1, *[x.shape[-1] if torch.is_tensor(x) and x.dim() else "size"] * 2))
     if isinstance(seed, bool) or not isinstance(seed, int) or seed < 0:
         raise ValueError(f"seed must be an integer of at least 0, got {seed!r}")
-    with torch.random.fork_rng(devices=[]):                    # the caller's random numbers stay as they are
+    with torch.random.fork_rng(devices=[]):         # the caller's random numbers stay as they are
         torch.manual_seed(seed)
         model = Autoencoder(x.shape[-1], dim, width)
-    fit(model, partial(losses[kind], weight=weight), x, epochs=epochs, batch_size=128, lr=.01, seed=seed, progress=progress)
+    loss = partial(losses[kind], weight=weight)
+    fit(model, loss, x, epochs=epochs, batch_size=128, lr=.01, seed=seed, progress=progress)
     return model.cpu().eval()
 
-# %% ../nbs/02_autoencoders.ipynb #9b00c3a7
-def _trained(full: bool, holdout: float, **settings) -> dict[str, torch.Tensor]:
-    "What `load_or_train` keeps: the weights of an autoencoder trained on the first part of the training digits."
-    x = digits(full=full).x_train
+# %% ../nbs/02_autoencoders.ipynb #52efc909
+def _trained(full: bool, split: int, holdout: float, **settings) -> dict[str, torch.Tensor]:
+    "What `load_or_train` keeps: weights after training on the first part of the training digits."
+    x = digits(full=full, seed=split).x_train
     return train_autoencoder(x[:round(len(x) * (1 - holdout))], **settings).state_dict()
 
-def load_autoencoder(kind: str = "wae",      # "ae", "vae", "wae" or "wae-cloud"
-                     dim: int = 2,           # numbers in a code
-                     weight: float = .3,     # how much the prior counts
-                     seed: int = 0,
-                     width: int = 128,       # units in a hidden layer
+def load_autoencoder(kind: str = "wae",    # "ae", "vae", "wae" or "wae-cloud"
+                     dim: int = 2,         # numbers in a code
+                     weight: float = .3,   # how much the prior counts
+                     seed: int = 0,        # of the training
+                     width: int = 128,     # units in a hidden layer
                      epochs: int = 50,
-                     holdout: float = 0.,    # share of the training digits, at their end, to leave out; in [0, 1)
-                     full: bool = False,     # MNIST (28 × 28) instead of scikit-learn's digits (8 × 8)
-                    ) -> Autoencoder:        # on the CPU, in evaluation mode
-    "An autoencoder for digits from the cache, or trained and kept there. ValueError as `train_autoencoder`, and on a holdout outside [0, 1)."
+                     holdout: float = 0.,  # share of the training digits to leave out, the last ones
+                     split: int = 0,       # seed of the digits' split; MNIST keeps its own
+                     full: bool = False,   # MNIST (28 × 28) instead of scikit-learn's digits (8 × 8)
+                    ) -> Autoencoder:      # on the CPU, in evaluation mode
+    """An autoencoder for digits from the cache, or trained and kept there.
+    ValueError as `train_autoencoder`, and on a holdout outside [0, 1)."""
     if not 0 <= holdout < 1: raise ValueError(f"holdout must lie in [0, 1), got {holdout!r}")
-    config = dict(full=full, holdout=holdout, kind=kind, dim=dim, weight=weight, seed=seed, width=width, epochs=epochs)
+    config = dict(full=full, split=split, holdout=holdout, kind=kind, dim=dim, weight=weight,
+                  seed=seed, width=width, epochs=epochs)
     model = Autoencoder(28 if full else 8, dim, width)
     model.load_state_dict(load_or_train("autoencoder", config, _trained))
     return model.eval()
@@ -157,29 +172,33 @@ def sample(decode,         # callable (n, dim) codes -> batch
     _whole(n=n, dim=dim)
     return decode(torch.randn(n, dim, generator=torch.Generator().manual_seed(seed)))
 
-# %% ../nbs/02_autoencoders.ipynb #19b5182c
-def _pair(a: torch.Tensor, b: torch.Tensor, t) -> tuple[torch.Tensor, torch.Tensor]:
-    "`t` as a column, and the two codes checked."
-    if not all(torch.is_tensor(v) and v.is_floating_point() for v in (a, b)) or a.shape != b.shape or not a.numel():
-        got = " and ".join(f"{v.dtype} {tuple(v.shape)}" if torch.is_tensor(v) else type(v).__name__ for v in (a, b))
-        raise ValueError(f"a and b must be float tensors of the same shape, (dim,) or (n, dim), got {got}")
+# %% ../nbs/02_autoencoders.ipynb #e3854f4c
+def _pair(a: torch.Tensor, b: torch.Tensor, t) -> torch.Tensor:
+    "`t` with an axis for each of the codes' in the end, and the codes checked."
+    floats = all(torch.is_tensor(v) and v.is_floating_point() for v in (a, b))
+    if not floats or a.shape != b.shape or not a.numel():
+        kind = lambda v: f"{v.dtype} {tuple(v.shape)}" if torch.is_tensor(v) else type(v).__name__
+        got = f"{kind(a)} and {kind(b)}"
+        want = "float tensors of the same shape, (dim,) or (n, dim)"
+        raise ValueError(f"a and b must be {want}, got {got}")
     if not (torch.isfinite(a).all() and torch.isfinite(b).all()):
         raise ValueError("a or b holds NaN or Inf; every value must be finite")
     t = torch.as_tensor(t, dtype=a.dtype, device=a.device)
     if not ((0 <= t) & (t <= 1)).all(): raise ValueError(f"t must lie in [0, 1], got {t.tolist()}")
-    return t.reshape(t.shape + (1,) * a.dim()), t
+    return t.reshape(t.shape + (1,) * a.dim())
 
+# %% ../nbs/02_autoencoders.ipynb #fecaa2a6
 def lerp(a: torch.Tensor,  # where to start, shape (dim,) or (n, dim)
          b: torch.Tensor,  # where to end, same shape
          t,                # how far, in [0, 1]: a number, or a tensor of shape (steps,)
         ) -> torch.Tensor: # same shape as a, with the steps in front if t has some
     "A point of the straight line from a to b. ValueError on unequal shapes, NaN, or t outside [0, 1]."
-    column, _ = _pair(a, b, t)
-    return (1 - column) * a + column * b
+    t = _pair(a, b, t)
+    return (1 - t) * a + t * b
 
-# %% ../nbs/02_autoencoders.ipynb #0522456a
+# %% ../nbs/02_autoencoders.ipynb #75427549
 def _detour(a: torch.Tensor) -> torch.Tensor:
-    "A unit vector at right angles to each unit vector in the rows of a, towards the axis that it uses least."
+    "A unit vector at right angles to each row of a, towards the axis that the row uses least."
     axis = F.one_hot(a.abs().argmin(-1), a.shape[-1]).to(a)
     return F.normalize(axis - (axis * a).sum(-1, keepdim=True) * a, dim=-1)
 
@@ -187,54 +206,64 @@ def slerp(a: torch.Tensor,  # where to start, shape (dim,) or (n, dim)
           b: torch.Tensor,  # where to end, same shape
           t,                # how far, in [0, 1]: a number, or a tensor of shape (steps,)
          ) -> torch.Tensor: # same shape as a, with the steps in front if t has some
-    "A point of the arc from a to b (Shoemake 1985; White 2016), its length going evenly from one to the other. ValueError as `lerp`."
-    column, _ = _pair(a, b, t)
+    """A point of the arc from a to b, the length going evenly (Shoemake 1985; White 2016).
+    ValueError as `lerp`."""
+    t = _pair(a, b, t)
     la, lb = a.norm(dim=-1, keepdim=True), b.norm(dim=-1, keepdim=True)
     u, v = a / la.where(la > 0, 1), b / lb.where(lb > 0, 1)
-    u, v = u.where(la > 0, v), v.where(lb > 0, u)              # a zero has no direction: keep the other's
+    u, v = u.where(la > 0, v), v.where(lb > 0, u)      # zero has no direction: keep the other's
     cos = (u * v).sum(-1, keepdim=True)
-    side = v - cos * u                                         # what of v is not along u
+    side = v - cos * u                                 # what of v is not along u
     far = side.norm(dim=-1, keepdim=True)
     opposite = (far < 1e-6) & (cos < 0)
     w = torch.where(opposite, _detour(u), side / far.where(far > 0, 1))
     angle = torch.atan2(far, cos)
-    return ((1 - column) * la + column * lb) * (torch.cos(column * angle) * u + torch.sin(column * angle) * w)
+    return ((1 - t) * la + t * lb) * (torch.cos(t * angle) * u + torch.sin(t * angle) * w)
 
-# %% ../nbs/02_autoencoders.ipynb #b3e40588
+# %% ../nbs/02_autoencoders.ipynb #5d12f3dc
 def interpolate(a: torch.Tensor,         # where to start, shape (dim,) or (n, dim)
                 b: torch.Tensor,         # where to end, same shape
                 steps: int = 9,          # points, both ends included; at least 2
                 kind: str = "linear",    # or "spherical"
                ) -> torch.Tensor:        # codes, shape (steps, dim) or (steps, n, dim)
-    "Evenly spaced codes from a to b along a line or an arc. ValueError on fewer than 2 steps, an unknown kind, and as `lerp`."
-    if not isinstance(steps, int) or steps < 2: raise ValueError(f"steps must be a whole number of at least 2, got {steps!r}")
-    if kind not in ("linear", "spherical"): raise ValueError(f"kind must be 'linear' or 'spherical', got {kind!r}")
+    """Evenly spaced codes from a to b along a line or an arc.
+    ValueError on fewer than 2 steps, an unknown kind, and as `lerp`."""
+    if not isinstance(steps, int) or steps < 2:
+        raise ValueError(f"steps must be a whole number of at least 2, got {steps!r}")
+    if kind not in ("linear", "spherical"):
+        raise ValueError(f"kind must be 'linear' or 'spherical', got {kind!r}")
     return (lerp if kind == "linear" else slerp)(a, b, torch.linspace(0, 1, steps))
 
-# %% ../nbs/02_autoencoders.ipynb #48464bd7
+# %% ../nbs/02_autoencoders.ipynb #3671f231
 @torch.no_grad()
 def noise_growth(encode,            # callable batch -> (n, dim) codes
                  decode,            # callable (n, dim) codes -> batch
                  x: torch.Tensor,   # batch of at least 2
-                 step: float = .1,  # the noise's standard deviation, in units of the codes' in each dimension
+                 step: float = .1,  # the noise's standard deviation, in units of the codes'
                  repeats: int = 20, # draws of noise to average over
                  seed: int = 0,
                 ) -> float:         # mean squared error after, divided by before
-    "By what factor the error of reconstruction grows when codes are nudged. ValueError on a batch of one or a negative step."
-    if len(x) < 2: raise ValueError(f"x must hold at least 2 samples, got {len(x)}: one code has no spread")
-    if not 0 <= step < float("inf"): raise ValueError(f"step must be a finite number of at least 0, got {step!r}")
+    """By what factor the error of reconstruction grows when codes are nudged.
+    ValueError on a batch of one or a negative step."""
+    if len(x) < 2:
+        raise ValueError(f"x must hold at least 2 samples, got {len(x)}: one code has no spread")
+    if not 0 <= step < float("inf"):
+        raise ValueError(f"step must be a finite number of at least 0, got {step!r}")
     _whole(repeats=repeats)
     z, g = encode(x), torch.Generator().manual_seed(seed)
     nudged = [z + step * z.std(0) * torch.randn(z.shape, generator=g).to(z) for _ in range(repeats)]
     return float(sum(F.mse_loss(decode(n), x) for n in nudged) / repeats / F.mse_loss(decode(z), x))
 
-# %% ../nbs/02_autoencoders.ipynb #81fb0b35
+# %% ../nbs/02_autoencoders.ipynb #ed550de8
 def high_frequency_share(x: torch.Tensor,      # images, shape (..., h, w)
-                         cutoff: float = .25,  # lowest frequency that counts as high, in cycles per pixel, in (0, .5]
-                        ) -> torch.Tensor:     # share of each image's energy, shape (...), in [0, 1]; 0 for a constant image
-    "Energy of an image's short waves over that of all waves but the constant. ValueError on a cutoff outside (0, .5], fewer than two axes, NaN."
-    if not 0 < cutoff <= .5: raise ValueError(f"cutoff must lie in (0, .5] cycles per pixel, got {cutoff!r}")
-    if x.dim() < 2 or not x.numel(): raise ValueError(f"x must have shape (..., h, w) and not be empty, got {tuple(x.shape)}")
+                         cutoff: float = .25,  # lowest high frequency, cycles per pixel, in (0, .5]
+                        ) -> torch.Tensor:     # share of each image's energy, (...); 0 if constant
+    """Energy of an image's short waves over that of all waves but the constant.
+    ValueError on a cutoff outside (0, .5], fewer than two axes, NaN."""
+    if not 0 < cutoff <= .5:
+        raise ValueError(f"cutoff must lie in (0, .5] cycles per pixel, got {cutoff!r}")
+    if x.dim() < 2 or not x.numel():
+        raise ValueError(f"x must have shape (..., h, w) and not be empty, got {tuple(x.shape)}")
     if not torch.isfinite(x).all(): raise ValueError("x holds NaN or Inf; every value must be finite")
     energy = torch.fft.fft2(x - x.mean((-2, -1), keepdim=True)).abs() ** 2
     fy, fx = (torch.fft.fftfreq(n, device=x.device) for n in x.shape[-2:])

@@ -112,6 +112,14 @@ def test_holdout_keeps_the_last_digits_out(monkeypatch, tmp_path):
     assert same(a, A.train_autoencoder(x[:round(len(x) * .8)], "ae", width=8, epochs=1))
 
 
+def test_split_chooses_the_digits(monkeypatch, tmp_path):
+    monkeypatch.setenv("OPLAS_CACHE", str(tmp_path))
+    from oplas.data import digits
+    a, b = (A.load_autoencoder("ae", width=8, epochs=1, split=s) for s in (0, 3))
+    assert not same(a, b) and same(b, A.train_autoencoder(digits(seed=3).x_train, "ae", width=8, epochs=1))
+    assert same(a, A.load_autoencoder("ae", width=8, epochs=1)) and len(list(tmp_path.glob("*.safetensors"))) == 2
+
+
 # --- sampling and walking
 
 def test_sample_takes_any_decoder():
