@@ -228,22 +228,32 @@ def _write_claims(app, exception) -> None:
     text = json.dumps(records, indent=1, ensure_ascii=False) + "\n"
     Path(app.outdir).with_name("claims.json").write_text(text, encoding="utf-8")
 
-# %% ../nbs/28_book.ipynb #50ee8377
-def _scoreboard_html(rows: list[tuple[str, str, Claim]]) -> str:
-    "The scoreboard's table; a row is (link, title of the chapter, claim)."
+# %% ../nbs/28_book.ipynb #1f91a9a2
+def _sources(env, uri: Callable) -> dict[str | None, str]:
+    "Key of a source -> author and year, as a link into the bibliography."
+    def named(c):
+        last = [" ".join(p.last_names) for p in c.entry.persons.get("author", [])] or [c.entry.fields.get("key", c.key)]
+        who = " and ".join(last) if len(last) < 3 else f"{last[0]} et al."
+        link = f"{uri(c.bibliography_key.docname)}#{c.citation_id}"
+        return f"<a href='{html.escape(link)}'>{html.escape(who)} {html.escape(c.entry.fields.get('year', ''))}</a>"
+    return {None: "this book", **{c.key: named(c) for c in env.get_domain("cite").citations}}
+
+# %% ../nbs/28_book.ipynb #57af971f
+def _scoreboard_html(rows: list[tuple[str, str, Claim]], sources: dict) -> str:
+    "The scoreboard; a row is (link, title of the chapter, claim). KeyError if a source is not in the bibliography."
     link = lambda to, title: {"Chapter": f"<a href='{html.escape(to)}'>{html.escape(title)}</a>"}
-    table = _table_html([{**link(to, title), **_cells(c)} for to, title, c in rows])
+    table = _table_html([{**link(to, title), **_cells(c), "Source": sources[c.source]} for to, title, c in rows])
     held = f"<p><strong>{sum(c.holds for *_, c in rows)} of {len(rows)}</strong> claims hold.</p>"
     return f"{held}<div class='wide'>{table}</div>"
 
-# %% ../nbs/28_book.ipynb #55e93373
+# %% ../nbs/28_book.ipynb #2e196c01
 def _fill_scoreboard(app, doctree, docname) -> None:
     from docutils import nodes
     for place in doctree.findall(nodes.comment):
         if place.astext() != "oplas-scoreboard": continue
-        rows = [(app.builder.get_relative_uri(docname, d), app.env.titles[d].astext(), c)
-                for d, c in all_claims(app.env)]
-        place.replace_self(nodes.raw("", _scoreboard_html(rows), format="html"))
+        uri = lambda d: app.builder.get_relative_uri(docname, d)
+        rows = [(uri(d), app.env.titles[d].astext(), c) for d, c in all_claims(app.env)]
+        place.replace_self(nodes.raw("", _scoreboard_html(rows, _sources(app.env, uri)), format="html"))
 
 def _scoreboard_directive():
     from docutils import nodes

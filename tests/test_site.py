@@ -105,7 +105,8 @@ def test_scoreboard_lists_every_claim_with_its_verdict(site):
     assert len(rows) == len(claims())
     for row, c in zip(rows, claims()):
         cells = {td["data-label"]: td for td in row.find_all("td")}
-        assert cells["Chapter"].a["href"] == f"{c['chapter']}.html"
+        assert cells["Source"].get_text().strip()
+    assert cells["Chapter"].a["href"] == f"{c['chapter']}.html"
         assert c["statement"] in cells["What is claimed"].get_text()
         assert ("does not hold" in cells["Verdict"].get_text()) != c["holds"]
 
