@@ -18,10 +18,12 @@ test: $(READY) package  ## run the tests in the notebooks (nbdev_test), then tho
 	$(BIN)/nbdev_test --n_workers 2
 	$(BIN)/python -m pytest tests
 
+PORT ?= 8000
 serve: book  ## build, serve the book on http://localhost:8000, and build again when a source changes
-	@trap 'kill 0' INT TERM EXIT; \
-	$(BIN)/python -m http.server 8000 --bind 127.0.0.1 --directory _build/html >/dev/null 2>&1 & \
-	echo "Serving http://localhost:8000; stop with Ctrl-C"; \
+	@$(BIN)/python -m http.server $(PORT) --bind 127.0.0.1 --directory _build/html >/dev/null & server=$$!; \
+	trap 'kill $$server 2>/dev/null' EXIT; trap 'exit 130' INT TERM; \
+	sleep 1; kill -0 $$server 2>/dev/null || exit 1; \
+	echo "Serving http://localhost:$(PORT); stop with Ctrl-C"; \
 	$(BIN)/watchfiles --ignore-paths nbs/.ipynb_checkpoints "$(MAKE) --no-print-directory book" nbs _config.yml _toc.yml references.bib
 
 bench: $(READY) package  ## measure the package against its peers, side by side

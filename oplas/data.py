@@ -13,7 +13,7 @@ import torch
 # %% auto #0
 __all__ = ['Digits', 'digits']
 
-# %% ../nbs/21_data.ipynb #b0186406
+# %% ../nbs/21_data.ipynb #8efe2e99
 @dataclasses.dataclass
 class Digits:
     "Pictures of handwritten digits and what they show, parted for training and testing."
@@ -32,7 +32,8 @@ class Digits:
             ):  # matplotlib Figure
         "The first training pictures, each under its label."
         import matplotlib.pyplot as plt
-        fig, axes = plt.subplots(rows, columns, figsize=(.8 * columns, 1.1 * rows + .4), squeeze=False, layout="constrained")
+        size = .8 * columns, 1.1 * rows + .4
+        fig, axes = plt.subplots(rows, columns, figsize=size, squeeze=False, layout="constrained")
         for ax, x, y in zip(axes.flat, self.x_train, self.y_train):
             ax.imshow(x[0].numpy(), cmap="gray_r", vmin=0, vmax=1)
             ax.set_title(int(y), fontsize=9)
@@ -40,23 +41,27 @@ class Digits:
         fig.suptitle(f"Digits of {self.size} × {self.size} points")
         return fig
 
-# %% ../nbs/21_data.ipynb #a286401d
+# %% ../nbs/21_data.ipynb #7b1cc9e1
 def _read_idx(path, axes):
-    "The unsigned bytes in an IDX file, gzipped or not, as an array with so many axes; ValueError if it is something else."
+    "The bytes in an IDX file, gzipped or not, as an array; ValueError unless it has so many axes."
     raw = path.read_bytes()
     try: raw = gzip.decompress(raw) if raw[:2] == b"\x1f\x8b" else raw
-    except (EOFError, OSError, zlib.error) as e: raise ValueError(f"{path} is truncated or damaged ({e})") from e
+    except (EOFError, OSError, zlib.error) as e:
+        raise ValueError(f"{path} is truncated or damaged ({e})") from e
     kinds = {bytes([0, 0, 8, 1]): "an IDX file of labels", bytes([0, 0, 8, 3]): "an IDX file of images"}
     wanted, found = bytes([0, 0, 8, axes]), raw[:4]
-    if found != wanted: raise ValueError(f"{path} should be {kinds[wanted]}, it is {kinds.get(found, f'none (it begins with {found!r})')}")
+    if found != wanted:
+        what = kinds.get(found, f"none (it begins with {found!r})")
+        raise ValueError(f"{path} should be {kinds[wanted]}, it is {what}")
     shape = tuple(int(n) for n in np.frombuffer(raw[4:4 + 4 * axes].ljust(4 * axes, b"\0"), ">u4"))
     needed, there = math.prod(shape), len(raw) - 4 - 4 * axes
     if there != needed:
         what = "truncated" if there < needed else "too long"
-        raise ValueError(f"{path} is {what}: {shape} needs {needed:,} bytes of data, it has {max(0, there):,}")
+        raise ValueError(f"{path} is {what}: {shape} needs {needed:,} bytes of data, it has "
+                         f"{max(0, there):,}")
     return np.frombuffer(raw, np.uint8, offset=4 + 4 * axes).reshape(shape)
 
-# %% ../nbs/21_data.ipynb #66a7879d
+# %% ../nbs/21_data.ipynb #6bd89285
 def _mnist_folder(path):
     "The four arrays of MNIST from a folder of its IDX files."
     folder = pathlib.Path(path).expanduser()
@@ -71,34 +76,38 @@ def _mnist_folder(path):
     if missing: raise FileNotFoundError(f"path: missing in {folder}: {', '.join(missing)}")
     arrays = [_read_idx(*f) for f in files]
     for (x, y), (image, label) in zip((arrays[:2], arrays[2:]), (files[:2], files[2:])):
-        if len(x) != len(y): raise ValueError(f"{image[0]} holds {len(x):,} images, {label[0]} {len(y):,} labels")
-        if x.shape[1:] != (28, 28): raise ValueError(f"{image[0]} holds images of {x.shape[1:]} points, MNIST's are (28, 28)")
+        if len(x) != len(y):
+            raise ValueError(f"{image[0]} holds {len(x):,} images, {label[0]} {len(y):,} labels")
+        if x.shape[1:] != (28, 28):
+            raise ValueError(f"{image[0]} holds images of {x.shape[1:]} points, MNIST's are (28, 28)")
         if not len(y): raise ValueError(f"{label[0]} must hold labels, got none")
         if y.max() > 9: raise ValueError(f"{label[0]} must hold labels from 0 to 9, got {y.max()}")
     return arrays
 
-# %% ../nbs/21_data.ipynb #8767dc94
+# %% ../nbs/21_data.ipynb #b1caca4e
 def _mnist_download():
     "The four arrays of MNIST, by scikit-learn from openml.org (kept in its data folder)."
     from sklearn.datasets import fetch_openml
-    parser = "pandas" if importlib.util.find_spec("pandas") else "liac-arff"  # the first is faster, the second always there
+    parser = "pandas" if importlib.util.find_spec("pandas") else "liac-arff"  # faster, or always there
     try: x, y = fetch_openml("mnist_784", version=1, return_X_y=True, as_frame=False, parser=parser)
     except Exception as e:
-        raise ConnectionError(f"MNIST could not be fetched from openml.org ({type(e).__name__}: {e}). Without a network use digits(), "
-                              "or digits(path=…) with a folder of the four IDX files (train-images-idx3-ubyte.gz and so on).") from e
+        raise ConnectionError(f"MNIST could not be fetched from openml.org ({type(e).__name__}: {e}). "
+                              "Without a network use digits(), or digits(path=…) with a folder of the "
+                              "four IDX files (train-images-idx3-ubyte.gz and so on).") from e
     x, y = np.asarray(x).reshape(-1, 28, 28), np.asarray(y).astype(np.int64)
     if x.shape != (70_000, 28, 28) or y.shape != (70_000,):
-        raise ValueError(f"openml.org sent {x.shape} and {y.shape} for MNIST's 70,000 pictures and labels")
+        raise ValueError(f"openml.org sent {x.shape} and {y.shape} for MNIST's 70,000 pictures, labels")
     return x[:60_000], y[:60_000], x[60_000:], y[60_000:]
 
-# %% ../nbs/21_data.ipynb #cdb8e550
+# %% ../nbs/21_data.ipynb #a75293b0
 def digits(full: bool = False,  # MNIST instead of scikit-learn's small digits
-           path: str | os.PathLike | None = None,  # folder with MNIST's four IDX files, gzipped or not; implies `full`
+           path: str | os.PathLike | None = None,  # folder of MNIST's four IDX files; implies `full`
            test_size: float = .2,  # share to test on; MNIST keeps its published split
            seed: int = 0,  # of the split, which keeps the share of every digit
           ) -> Digits:  # pictures as float32 in [0, 1], labels as int64
-    """Handwritten digits: 1,797 of 8 × 8 (Alpaydin and Kaynak 1998) or 70,000 of 28 × 28 (LeCun et al. 1998).
-    FileNotFoundError for a missing file, ConnectionError if a download fails, ValueError for bad input or a bad file."""
+    """Digits: 1,797 of 8 × 8 (Alpaydin and Kaynak 1998) or 70,000 of 28 × 28 (LeCun et al. 1998).
+    FileNotFoundError for a missing file, ConnectionError if a download fails, ValueError for bad input
+    or a bad file."""
     if full or path is not None:
         x_train, y_train, x_test, y_test = _mnist_download() if path is None else _mnist_folder(path)
         top = 255

@@ -16,7 +16,7 @@ def notebook(*sources): return nbformat.writes(new_notebook(cells=[new_code_cell
 
 # the reader
 
-@given(st.lists(MARKS, max_size=4), st.sampled_from(["x = 1", "def f(a):\n    return a", "'#| not a directive'", ""]))
+@given(st.lists(MARKS, max_size=4), st.sampled_from(["x = 1", "def f(a):\n    return a", "'#| not a directive'", 'x = """\n#| kept\n"""', ""]))
 def test_reader_takes_directives_away_and_leaves_the_code(marks, code):
     page = book.read(notebook("\n".join([*(f"#| {m}" for m in marks), code])))
     cell = page.cells[-1]
@@ -115,6 +115,26 @@ def test_docments_escape_what_sphinx_would_read_as_markup():
 
 # figures
 
+def test_palette_is_told_apart_by_colour_blind_readers():
+    "Smallest difference of two colours (CIE 1976) as seen with each form of colour blindness, simulated by Machado et al. 2009."
+    from itertools import combinations
+    from matplotlib.colors import to_rgb
+    seen = {"common": np.eye(3),
+            "protanopia": [[.152286, 1.052583, -.204868], [.114503, .786281, .099216], [-.003882, -.048116, 1.051998]],
+            "deuteranopia": [[.367322, .860646, -.227968], [.280085, .672501, .047413], [-.011820, .042940, .968881]],
+            "tritanopia": [[1.255528, -.076749, -.178779], [-.078411, .930809, .147602], [.004733, .691367, .303900]]}
+    to_xyz = np.array([[.4124, .3576, .1805], [.2126, .7152, .0722], [.0193, .1192, .9505]])
+
+    def lab(linear):
+        t = to_xyz @ linear.clip(0, 1) / (to_xyz @ np.ones(3))
+        f = np.where(t > (6 / 29)**3, np.cbrt(t), t / (3 * (6 / 29)**2) + 4 / 29)
+        return np.array([116 * f[1] - 16, 500 * (f[0] - f[1]), 200 * (f[1] - f[2])])
+    linear = [np.where((c := np.array(to_rgb(h))) <= .04045, c / 12.92, ((c + .055) / 1.055)**2.4) for h in plots.PALETTE]
+    for name, matrix in seen.items():
+        colours = [lab(np.array(matrix) @ c) for c in linear]
+        assert min(np.linalg.norm(a - b) for a, b in combinations(colours, 2)) > 15, name
+
+
 def figure():
     fig, ax = plt.subplots()
     ax.plot([1, 2])
@@ -196,3 +216,4 @@ def test_version_is_the_same_everywhere():
     ini = configparser.ConfigParser()
     ini.read(ROOT / "settings.ini")
     assert oplas.__version__ == ini["DEFAULT"]["version"] == yaml.safe_load((ROOT / "CITATION.cff").read_text())["version"]
+    assert f"## [{oplas.__version__}]" in (ROOT / "CHANGELOG.md").read_text()

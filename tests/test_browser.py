@@ -62,22 +62,43 @@ def test_figures_take_the_colour_of_the_page(visit, name):
 def test_moving_a_slider_changes_the_picture(visit, name):
     "No kernel runs: what answers is the page itself."
     page = visit(name)
-    image = page.locator(".jupyter-widgets img:visible, .widget-html img:visible").first
-    image.wait_for(timeout=20_000)
+    shown = page.locator(".jupyter-widgets img:visible").last
+    shown.wait_for(timeout=20_000)
     handles = page.locator(".jupyter-widgets .noUi-handle:visible")
-    across = handles.nth(handles.count() - 2)
-    across.scroll_into_view_if_needed()
-    before = page.locator("article img:visible").last.get_attribute("src"), image.screenshot()
-    across.focus()
-    for _ in range(3): page.keyboard.press("ArrowRight")
-    page.wait_for_timeout(300)
-    after = page.locator("article img:visible").last.get_attribute("src"), image.screenshot()
-    assert before[0] != after[0], "the slider moved and the picture stayed"
-    up = handles.nth(handles.count() - 1)
-    up.focus()
-    for _ in range(3): page.keyboard.press("ArrowLeft")
-    page.wait_for_timeout(300)
-    assert page.locator("article img:visible").last.get_attribute("src") != after[0]
+
+    def press(slider, key):
+        slider.scroll_into_view_if_needed()
+        slider.focus()
+        for _ in range(3): page.keyboard.press(key)
+        page.wait_for_timeout(300)
+        return shown.get_attribute("src"), shown.screenshot()
+    start = shown.get_attribute("src"), shown.screenshot()
+    across = press(handles.nth(handles.count() - 2), "ArrowRight")
+    up = press(handles.nth(handles.count() - 1), "ArrowLeft")
+    assert len({start[0], across[0], up[0]}) == 3, "a slider moved and the picture stayed"
+    assert len({start[1], across[1], up[1]}) == 3, "what is on the screen did not change"
+
+
+CONTRAST = """() => {
+  const rgb = (c) => { const m = c.match(/[\\d.]+/g).map(Number); return m.length < 4 ? [...m, 1] : m };
+  const lum = (c) => c.slice(0, 3).map(v => v / 255).map(v => v <= .04045 ? v / 12.92 : ((v + .055) / 1.055) ** 2.4)
+                      .reduce((s, v, i) => s + v * [.2126, .7152, .0722][i], 0);
+  const ground = (e) => { for (; e; e = e.parentElement) { const c = rgb(getComputedStyle(e).backgroundColor); if (c[3] > .5) return c } return [255, 255, 255, 1] };
+  const poor = [];
+  for (const e of document.querySelectorAll("article :is(p, li, td, th, h1, h2, h3, dt, pre, .claim, .mark, .widget-label, .widget-html-content div)")) {
+    if (!e.innerText || !e.innerText.trim() || !e.offsetParent) continue;
+    const [a, b] = [lum(rgb(getComputedStyle(e).color)), lum(ground(e))].sort((x, y) => y - x);
+    if ((a + .05) / (b + .05) < 4.5) poor.push(`${e.tagName}.${e.className}: ${e.innerText.slice(0, 40)}`);
+  }
+  return poor;
+}"""
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("name", PAGES)
+def test_text_stands_out_from_its_ground(visit, name, scheme):
+    "The web's rule for readable text (WCAG 2.2): a contrast of 4.5."
+    assert not visit(name, scheme).evaluate(CONTRAST)
 
 
 def test_a_solution_unfolds(visit):

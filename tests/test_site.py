@@ -39,6 +39,7 @@ def test_nothing_of_the_machinery_shows(site, page):
 @pytest.mark.parametrize("page", PAGES)
 def test_every_picture_has_a_description(site, page):
     for img in article(page).find_all("img"): assert len(img.get("alt", "").strip()) > 5, img
+    assert article(page).select("figure svg") or page not in [c.stem for c in CHAPTERS], "a chapter without a figure"
     for svg in article(page).select("figure svg"):
         label = svg.get("aria-label") or (svg.find("title") and svg.find("title").get_text())
         assert svg.get("role") in ("img", "group") and len(label or "") > 20, str(svg)[:200]
@@ -106,7 +107,7 @@ def test_scoreboard_lists_every_claim_with_its_verdict(site):
     for row, c in zip(rows, claims()):
         cells = {td["data-label"]: td for td in row.find_all("td")}
         assert cells["Source"].get_text().strip()
-    assert cells["Chapter"].a["href"] == f"{c['chapter']}.html"
+        assert cells["Chapter"].a["href"] == f"{c['chapter']}.html"
         assert c["statement"] in cells["What is claimed"].get_text()
         assert ("does not hold" in cells["Verdict"].get_text()) != c["holds"]
 
@@ -122,6 +123,61 @@ def test_claims_survive_the_execution_cache(site, tmp_path):
     assert json.loads((tmp_path / "_build/claims.json").read_text()) == claims()
     again = BeautifulSoup((tmp_path / "_build/html/scoreboard.html").read_text(), "html.parser")
     assert again.find("article").get_text() == article("scoreboard").get_text()
+
+
+def test_a_changed_package_makes_the_pages_run_again(tmp_path):
+    "The stale page that the cache would show: a notebook that did not change, over a package that did."
+    from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
+    shutil.copytree(ROOT / "oplas", tmp_path / "lib/oplas", ignore=shutil.ignore_patterns("__pycache__"))
+    (tmp_path / "pages").mkdir()
+    cells = [new_markdown_cell("# Page"), new_code_cell("import oplas; print('the answer is', getattr(oplas, 'answer', 1))")]
+    (tmp_path / "pages/index.ipynb").write_text(nbformat.writes(new_notebook(cells=cells)))
+    (tmp_path / "pages/conf.py").write_text(
+        "extensions = ['myst_nb', 'oplas.book']\nnb_custom_formats = {'.ipynb': ['oplas.book.read', {}, False]}\nnb_execution_mode = 'cache'\n"
+        "suppress_warnings = ['*']\n")
+    env = os.environ | {"PYTHONPATH": str(tmp_path / "lib")}
+
+    def build():
+        log = subprocess.run([sys.executable, "-m", "sphinx", "-b", "html", "pages", "out/html"], cwd=tmp_path, env=env, capture_output=True, text=True)
+        assert log.returncode == 0, log.stderr[-2000:]
+        return (tmp_path / "out/html/index.html").read_text(), "Executed notebook" in log.stdout + log.stderr
+    page, ran = build()
+    assert ran and "the answer is 1" in page
+    assert build() == (page, False)
+    with (tmp_path / "lib/oplas/__init__.py").open("a") as f: f.write("\nanswer = 2\n")
+    page, ran = build()
+    assert ran and "the answer is 2" in page
+
+
+# pages that are no chapters
+
+def test_status_gives_the_run_time_of_every_notebook(site):
+    rows = [[td.get_text().strip() for td in tr.find_all("td")] for tr in article("status").select("table tbody tr")]
+    assert {r[0] for r in rows} == {n.stem for n in NOTEBOOKS}
+    assert all(float(r[3]) > 0 and "✅" in r[4] for r in rows), rows
+
+
+def test_every_source_is_in_the_bibliography(site):
+    entries = article("bibliography").select("div.citation")
+    assert len(entries) == len(re.findall(r"^@", (ROOT / "references.bib").read_text(), flags=re.M))
+
+
+def test_index_shows_the_book_and_the_two_commands(site):
+    text = article("index").get_text()
+    assert len(article("index").select("figure svg")) == 1 and "make book" in text and "make test" in text
+
+
+def test_teaching_covers_every_chapter_and_every_exercise(site):
+    text = article("teaching").get_text()
+    for n in range(1, 11): assert f"Week {n}." in text
+    for notebook in NOTEBOOKS:
+        for exercise in set(re.findall(r"def (ex_\d+_\d+)", notebook.read_text())): assert exercise in text, f"{exercise} is not on the teaching page"
+
+
+def test_glossary_terms_are_linked_from_the_chapters(site):
+    terms = article("glossary").select("dl.glossary dt")
+    assert len(terms) >= 30
+    for c in CHAPTERS: assert article(c.stem).select("a[href^='glossary.html#term-']")
 
 
 # the reference
@@ -179,3 +235,43 @@ def test_a_chapter_keeps_to_the_frame(site, chapter):
     assert article(chapter).find("blockquote"), "no line that says what the chapter lets you do"
     assert len(article(chapter).select("div.mark, p.mark")) >= 4, "exercises with a mark"
     assert len(article(chapter).select("div.cell.tag_solution")) >= 4, "folded solutions"
+
+
+@pytest.mark.parametrize("notebook", NOTEBOOKS, ids=lambda n: n.stem)
+def test_an_exercise_has_a_prompt_and_a_solution_that_is_run(notebook):
+    code = [c.source for c in nbformat.read(notebook, 4).cells if c.cell_type == "code"]
+    for name in re.findall(r"def (ex_\d+_\d+)", "\n".join(code)):
+        assert any(re.search(rf"^check\.{name}\(\.\.\.\)", c, flags=re.M) for c in code), f"{name}: no cell for the reader's answer"
+        assert any("#| solution" in c and f"check.{name}(" in c for c in code), f"{name}: no solution"
+        assert re.search(rf"assert[^\n]*check\.{name}\(", "\n".join(code)), f"{name}: nothing asserts that the solution is right"
+
+
+# what stands around the book
+
+def test_make_help_names_the_commands():
+    text = subprocess.run(["make", "help"], cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    for command in ("book", "test", "serve", "bench", "clean", "help"): assert re.search(rf"^make {command} ", text, flags=re.M)
+
+
+def test_make_serve_serves_and_ends(site):
+    import signal, socket, time, urllib.request
+    with socket.socket() as s:
+        s.bind(("127.0.0.1", 0))
+        port = s.getsockname()[1]
+    serve = subprocess.Popen(["make", "serve", f"PORT={port}"], cwd=ROOT, start_new_session=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    try:
+        for _ in range(120):
+            try: page = urllib.request.urlopen(f"http://127.0.0.1:{port}/index.html", timeout=5).read(); break
+            except OSError: time.sleep(1)
+        assert b"Operational latent spaces" in page
+    finally:
+        os.killpg(serve.pid, signal.SIGINT)
+        serve.wait(timeout=30)
+    with socket.socket() as s:
+        time.sleep(1)
+        assert s.connect_ex(("127.0.0.1", port)), "the server is still there"
+
+
+def test_readme_begins_with_the_two_commands():
+    text = (ROOT / "README.md").read_text()
+    assert text.index("make book") < text.index("make test") < text.index("## ")

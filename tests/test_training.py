@@ -507,6 +507,56 @@ def test_a_module_of_your_own_counts(tmp_path, monkeypatch):
     sys.modules.pop("my_helpers", None)
 
 
+NOTEBOOK = """
+    import joblib, torch
+    import torch.nn.functional as F
+    from sklearn.linear_model import LogisticRegression
+    from torch import nn
+    from tqdm.auto import tqdm, trange
+    from oplas.training import code_hash, fit
+
+    class Net(nn.Linear):
+        def forward(self, x): return F.gelu(super().forward(x))
+
+    def train(width):
+        for _ in tqdm(trange(3)): fit(Net(width, width), lambda m, x: m(x).mean(), torch.ones(3, width))
+        return LogisticRegression().fit([[0], [1]], [0, 1]).coef_
+
+    hashes = code_hash(train), *joblib.Parallel(n_jobs=2)(joblib.delayed(code_hash)(train) for _ in range(2))
+    print("bar:", tqdm.__module__, "hash:", *hashes)
+"""
+
+def test_a_notebook_its_tests_and_its_workers_have_one_hash():
+    "In a kernel, tqdm.auto is another class than in nbdev_test; joblib's workers get the function pickled."
+    import nbformat
+    from execnb.shell import CaptureShell
+    from nbclient import NotebookClient
+    source = textwrap.dedent(NOTEBOOK)
+    nb = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(source)])
+    NotebookClient(nb, timeout=120).execute()
+    kernel, in_process = ("".join(text for o in outputs if o["output_type"] == "stream" for text in o["text"])
+                          for outputs in (nb.cells[0].outputs, CaptureShell().run(source)))
+    bars, hashes = zip(*((out.split("bar: ")[1].split()[0], set(out.split("hash: ")[1].split())) for out in (kernel, in_process)))
+    assert hashes[0] == hashes[1] and len(hashes[0]) == 1, (bars, hashes)
+    assert bars[0] != bars[1], "the test shows nothing: both have the same bar"
+
+@pytest.mark.parametrize("body", ["return sklearn.base.clone(1)", "return Ridge(2)", "from sklearn.linear_model import Ridge as R; return R(2)"])
+def test_the_version_of_a_library_counts_and_that_of_a_bar_does_not(monkeypatch, body):
+    versions = {"scikit-learn": "1", "tqdm": "1"}
+    real = training.importlib.metadata.version
+    monkeypatch.setattr(training.importlib.metadata, "version", lambda name: versions.get(name) or real(name))
+    def now():
+        training._version.cache_clear()
+        return code_hash(program(f"import sklearn.base\nfrom sklearn.linear_model import Ridge\nfrom tqdm.auto import tqdm\ndef train():\n    tqdm(3); {body}")["train"])
+    try:
+        before = now()
+        versions["tqdm"] = "2"
+        assert now() == before
+        versions["scikit-learn"] = "2"
+        assert now() != before
+    finally: training._version.cache_clear()
+
+
 # ---- load or train
 
 trainings = []
