@@ -15,7 +15,7 @@ book: $(READY) package  ## run every notebook and build the book into _build/htm
 	@echo "The book is built. Open file://$(CURDIR)/_build/html/index.html"
 
 test: $(READY) package  ## run the tests in the notebooks (nbdev_test), then those in tests/ (pytest)
-	$(BIN)/nbdev_test --n_workers 2
+	$(BIN)/nbdev_test --n_workers 0
 	$(BIN)/python -m pytest tests
 
 PORT ?= 8000
