@@ -112,6 +112,22 @@ def test_scoreboard_lists_every_claim_with_its_verdict(site):
         assert ("does not hold" in cells["Verdict"].get_text()) != c["holds"]
 
 
+# The text of a chapter is written for its verdicts. In chapter 2 some hang on an interval, and another processor's rounding may turn
+# one: that must not keep a reader from building the book, so the page states either outcome. It must not go unnoticed either.
+DO_NOT_HOLD = {
+    "01_divergences": ["Eq. 4, as printed", "Eq. 7 computes", "Eq. 14, as printed", "when the mean is not 0, MMD decreases"],
+    "02_autoencoders": [f"In {d}-D codes, {s}" for d in (2, 8) for s in (
+        "a step of 10 % turns most of an AE's images", "the five nearest codes name a digit more often in the WAE's",
+        "samples look like digits more often with the WAE", "half-way images look like digits more often with the WAE")]}
+
+
+@pytest.mark.parametrize("chapter", [c.stem for c in CHAPTERS])
+def test_verdicts_are_those_the_text_was_written_for(site, chapter):
+    failed = [c["statement"] for c in claims() if c["chapter"] == chapter and not c["holds"]]
+    expected = DO_NOT_HOLD.get(chapter, [])
+    assert sorted(next((e for e in expected if f.startswith(e)), f) for f in failed) == sorted(expected), "read the chapter's text again"
+
+
 def test_claims_survive_the_execution_cache(site, tmp_path):
     "Pages built from the cache alone, with no notebook run, give the same claims and the same scoreboard."
     shutil.copytree(SITE.parent / ".jupyter_cache", tmp_path / "_build/.jupyter_cache")
