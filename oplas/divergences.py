@@ -397,7 +397,7 @@ class MMDTest:
     "Result of `mmd_test`."
     mmd2: float          # unbiased estimate for the two clouds as they came
     p_value: float       # (1 + shuffles at least as high) / (1 + shuffles)
-    null: torch.Tensor   # estimates for the shuffles, shape (permutations,)
+    null: torch.Tensor = field(repr=False)  # estimates for the shuffles, shape (permutations,)
     kernel: str          # its name
 
     def to_dict(self) -> dict:

@@ -24,6 +24,7 @@ def visit(request, browser, url, npm_copies):
         kind = "text/javascript" if address.split("?")[0].endswith(".js") else "application/octet-stream"
         r.fulfill(body=body, content_type=kind, headers={"Access-Control-Allow-Origin": "*"})
     page.route("**/*", route)
+    page.add_init_script("window.started = []; addEventListener('play', (e) => started.push(e.target), true)")
     page.on("pageerror", lambda e: errors.append(str(e)))
 
     def go(name, scheme="light"):
@@ -45,6 +46,7 @@ def test_a_page_opens_and_fits(visit, name):
     assert overflow <= 1, f"the page is {overflow} px wider than the window"
     assert page.locator("mjx-container").count() >= page.locator("article .math").count(), "formulas are not set"
     assert page.locator("mjx-merror").count() == 0, "a formula has an error"
+    assert page.evaluate("started.length") == 0, "a sound plays before anybody touched anything"
 
 
 @pytest.mark.parametrize("name", ["01_divergences", "29_plots"])
@@ -62,9 +64,10 @@ def test_figures_take_the_colour_of_the_page(visit, name):
 def test_moving_a_slider_changes_the_picture(visit, name):
     "No kernel runs: what answers is the page itself."
     page = visit(name)
-    shown = page.locator(".jupyter-widgets img:visible").last
+    control = page.locator(".widget-subarea", has=page.locator("img")).last
+    shown = control.locator("img:visible").last
     shown.wait_for(timeout=20_000)
-    handles = page.locator(".jupyter-widgets .noUi-handle:visible")
+    handles = control.locator(".noUi-handle:visible")
 
     def press(slider, key):
         slider.scroll_into_view_if_needed()
@@ -77,6 +80,166 @@ def test_moving_a_slider_changes_the_picture(visit, name):
     up = press(handles.nth(handles.count() - 1), "ArrowLeft")
     assert len({start[0], across[0], up[0]}) == 3, "a slider moved and the picture stayed"
     assert len({start[1], across[1], up[1]}) == 3, "what is on the screen did not change"
+
+
+SOUND_PAGES = [p for p in ("25_widgets", "03_sampler") if p in PAGES]      # pages with sliders over sounds
+
+
+@pytest.fixture(params=SOUND_PAGES)
+def sounds(request, visit):
+    "The first control of a page with a sound in it."
+    page = visit(request.param)
+    control = page.locator(".widget-subarea", has=page.locator("audio.oplas-sound")).first
+    control.locator("audio.oplas-sound").first.wait_for(timeout=20_000)
+    control.scroll_into_view_if_needed()
+    return page, control.locator("audio.oplas-sound:visible").first, control.locator(".noUi-handle:visible")
+
+
+def await_start(page, sound, n):
+    "Wait until this sound is the n-th that started on the page, and is heard."
+    page.wait_for_function("([a, n]) => started.length === n && started.at(-1) === a && a.currentTime > 0",
+                           arg=[sound.element_handle(), n], timeout=5_000)
+    assert page.evaluate("started.slice(0, -1).every(a => a.paused || a === started.at(-1))"), "two sounds at a time"
+
+
+def test_a_slider_plays_its_sound_by_keyboard(sounds):
+    page, sound, handles = sounds
+    assert page.evaluate("started.length") == 0, "a sound plays on load"
+    sources, before = {sound.get_attribute("src")}, None
+    for n, (handle, key) in enumerate(((handles.first, "ArrowLeft"), (handles.last, "ArrowRight"), (handles.last, "ArrowLeft")), 1):
+        handle.focus()
+        page.keyboard.down(key)
+        page.wait_for_timeout(150)
+        if before: assert before.evaluate("a => a.paused"), "what is out of view sounds on"
+        page.keyboard.up(key)
+        await_start(page, sound, n)
+        before = sound.element_handle()
+        sources.add(sound.get_attribute("src"))
+    assert len(sources) >= 3, "a slider moved and the sound stayed"
+
+
+def test_a_slider_plays_its_sound_when_the_mouse_lets_go(sounds):
+    page, sound, handles = sounds
+    start, box = sound.get_attribute("src"), handles.last.bounding_box()
+    page.mouse.move(box["x"] + box["width"] / 2, box["y"] + box["height"] / 2)
+    page.mouse.down()
+    page.mouse.move(5, box["y"] + 40, steps=8)
+    page.wait_for_timeout(300)
+    assert sound.get_attribute("src") != start, "a slider moved and the sound stayed"
+    assert page.evaluate("started.length") == 0, "it sounds before the handle is let go"
+    page.mouse.up()
+    await_start(page, sound, 1)
+
+
+def test_a_slider_that_stays_plays_nothing(sounds):
+    page, sound, handles = sounds
+    handles.first.click()
+    handles.first.focus()
+    for key in ("Tab", "Shift+Tab", "Enter"): page.keyboard.press(key)
+    page.wait_for_timeout(800)
+    assert page.evaluate("started.length") == 0
+
+
+def test_one_sound_of_a_page_at_a_time(sounds):
+    "Also the sounds that belong to no control, and with the player's own keys."
+    page, sound, handles = sounds
+    sound.evaluate("""a => { const other = a.cloneNode(); other.id = "other"; other.loop = true; document.querySelector("article").prepend(other) }""")
+    other = page.locator("#other")
+    for n, player in enumerate((sound, other, sound, other), 1):
+        player.focus()
+        page.keyboard.press("Space")
+        await_start(page, player, n)
+    handles.last.focus()
+    page.keyboard.press("ArrowLeft")
+    await_start(page, sound, 5)
+    assert other.evaluate("a => a.paused")
+
+
+def test_a_control_is_reached_and_named_without_a_mouse(sounds):
+    page, sound, handles = sounds
+    handles.first.focus()
+    for handle in handles.all():
+        assert handle.evaluate("h => h === document.activeElement")
+        assert handle.get_attribute("aria-label").strip(), "a slider without a name"
+        page.keyboard.press("Tab")
+    assert sound.evaluate("a => a === document.activeElement")
+
+
+def test_a_sound_that_cannot_play_breaks_nothing(sounds):
+    "`visit` fails on an error in the page."
+    page, sound, handles = sounds
+    page.evaluate("""() => { HTMLMediaElement.prototype.play = () => {
+        window.asked = true; return Promise.reject(new DOMException("no", "NotAllowedError")) } }""")
+    handles.last.focus()
+    page.keyboard.press("ArrowLeft")
+    page.wait_for_function("window.asked")
+    page.wait_for_timeout(100)
+
+
+MAP_PAGES = [p for p in ("25_widgets", "03_sampler") if p in PAGES]        # pages with a map of sounds
+
+
+@pytest.fixture(params=MAP_PAGES)
+def sound_map(request, visit):
+    "The first map of a page: the page, the map, its buttons."
+    page = visit(request.param)
+    found = page.locator(".oplas-map").first
+    found.scroll_into_view_if_needed()
+    return page, found, found.locator("button")
+
+
+def test_a_press_plays_its_point_alone_and_names_it(sound_map):
+    page, found, buttons = sound_map
+    assert page.evaluate("started.length") == 0, "a sound plays on load"
+    for n, k in enumerate((0, -1, 0, 0), 1):
+        b = buttons.nth(k)
+        if n == 2: b.click(force=True)
+        else: b.evaluate("b => b.click()")
+        await_start(page, b.locator("audio"), n)
+        assert found.locator("[aria-live]").inner_text() == b.get_attribute("aria-label")
+        assert found.locator("[aria-current]").count() == 1 and b.get_attribute("aria-current")
+
+
+@pytest.mark.parametrize("key", ["Enter", "Space"])
+def test_a_map_is_played_by_keyboard(sound_map, key):
+    page, found, buttons = sound_map
+    buttons.first.focus()
+    page.keyboard.press("Tab")
+    second = buttons.nth(1)
+    assert second.evaluate("b => b === document.activeElement")
+    assert second.evaluate("b => getComputedStyle(b).outlineStyle === 'solid' && parseFloat(getComputedStyle(b).outlineWidth) >= 2")
+    page.keyboard.press(key)
+    await_start(page, second.locator("audio"), 1)
+
+
+def test_a_map_stops_the_players_and_they_stop_it(sound_map):
+    page, found, buttons = sound_map
+    buttons.first.evaluate("""b => { const other = b.firstChild.cloneNode(); other.id = "other"; other.loop = other.controls = true;
+                                     document.querySelector("article").prepend(other) }""")
+    other, sound = page.locator("#other"), buttons.last.locator("audio")
+    for n, (player, go) in enumerate(((other, "a => a.play()"), (sound, "a => a.parentElement.click()"), (other, "a => a.play()")), 1):
+        player.evaluate(go)
+        await_start(page, player, n)
+
+
+def test_points_lie_in_a_square_and_are_large_enough_for_a_finger(sound_map):
+    page, found, buttons = sound_map
+    box = found.locator("> div").bounding_box()
+    assert abs(box["width"] - box["height"]) < 1
+    for b in (b.bounding_box() for b in buttons.all()):
+        assert b["width"] >= 24 and b["height"] >= 24
+        assert box["x"] <= b["x"] and b["x"] + b["width"] <= box["x"] + box["width"]
+        assert box["y"] <= b["y"] and b["y"] + b["height"] <= box["y"] + box["height"]
+    assert not found.locator("audio").evaluate_all("all => all.some(a => a.getClientRects().length)"), "a player shows"
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_the_edge_of_a_dot_has_the_colour_of_the_text(visit, scheme):
+    page = visit("25_widgets", scheme)
+    dots = page.locator(".oplas-map :is(button, i)")
+    edge, text = dots.evaluate_all("""all => [all.map(e => getComputedStyle(e, "::before").backgroundColor),
+                                              getComputedStyle(document.querySelector("article p")).color]""")
+    assert set(edge) == {text}
 
 
 CONTRAST = """() => {

