@@ -120,16 +120,14 @@ DO_NOT_HOLD = {
         "a step of 10 % turns most of an AE's images", "the five nearest codes name a digit more often in the WAE's",
         "samples look like digits more often with the WAE", "half-way images look like digits more often with the WAE")],
     "03_sampler": ["The fundamental frequency by autocorrelation is robust", "The place of the pluck can be read",
-                   "The amount of low frequency", "A 4-dimensional space may be more", "Codes drawn from the prior play in tune more"]}
-# so near to their limit that another processor may turn them; the text is written for either
-CLOSE = ("Without the prior's term, the codes do not fit", "The brightness that made a note", "A 4-dimensional space may be more")
+                   "The amount of low frequency", "A 4-dimensional space may be more", "Codes drawn from the prior play in tune more",
+                   "A network told the frequency as one number bypasses it"]}
 
 
 @pytest.mark.parametrize("chapter", [c.stem for c in CHAPTERS])
 def test_verdicts_are_those_the_text_was_written_for(site, chapter):
     failed = [c["statement"] for c in claims() if c["chapter"] == chapter and not c["holds"]]
-    failed = [f for f in failed if not f.startswith(CLOSE)]
-    expected = [e for e in DO_NOT_HOLD.get(chapter, []) if not e.startswith(CLOSE)]
+    expected = DO_NOT_HOLD.get(chapter, [])
     assert sorted(next((e for e in expected if f.startswith(e)), f) for f in failed) == sorted(expected), "read the chapter's text again"
 
 
