@@ -15,8 +15,8 @@ from .data import Notes
 from .plots import svg
 
 # %% auto #0
-__all__ = ['LONGEST', 'sound_html', 'play', 'LogMel', 'mel_to_linear', 'griffin_lim', 'spectral_convergence', 'GriffinLimStream',
-           'sounding', 'f0_autocorrelation', 'read_audio', 'folder_of_notes']
+__all__ = ['LONGEST', 'sound_html', 'play', 'Mel', 'LogMel', 'mel_to_linear', 'griffin_lim', 'spectral_convergence',
+           'GriffinLimStream', 'sounding', 'f0_autocorrelation', 'read_audio', 'folder_of_notes']
 
 # %% ../nbs/22_audio.ipynb #7d7e3dd0
 def _sound(audio, least=1, name="audio"):
@@ -141,13 +141,12 @@ def _frames(n_fft, hop_length):
     if n_fft % hop_length or n_fft < 4 * hop_length or n_fft % 2:
         raise ValueError(f"hop_length must divide n_fft 4 times or more, got {hop_length} and {n_fft}")
 
-# %% ../nbs/22_audio.ipynb #38ba21df
-def _filters(sample_rate, n_fft, hop_length, n_mels, fmin, fmax, floor):
+# %% ../nbs/22_audio.ipynb #839c71bb
+def _filters(sample_rate, n_fft, hop_length, n_mels, fmin, fmax):
     "Mel filters (n_mels, bins), no norm; ValueError on bad settings, or a filter with no bin."
     import librosa
     _frames(n_fft, hop_length)
     _whole(1, n_mels=n_mels)
-    if not floor > 0: raise ValueError(f"floor must be above 0, got {floor!r}")
     if not 0 <= fmin < fmax <= sample_rate / 2:
         raise ValueError(f"fmin and fmax must rise within 0 … {sample_rate / 2:g} Hz, got {fmin!r} and "
                          f"{fmax!r}")
@@ -160,29 +159,27 @@ def _filters(sample_rate, n_fft, hop_length, n_mels, fmin, fmax, floor):
                          "take fewer mels or longer frames")
     return torch.from_numpy(bank)
 
-# %% ../nbs/22_audio.ipynb #32a7d014
-class LogMel(nn.Module):
-    """Log-mel pictures in [-1, 1], one scale for a collection: x = 2 log(1 + mel / floor) / top - 1.
-    A sine of amplitude 1 has magnitude 1. ValueError on bad settings or sound, and before `fit`."""
+# %% ../nbs/22_audio.ipynb #9955dec2
+class Mel(nn.Module):
+    """Mel magnitudes of sound, on a linear scale. A sine of amplitude 1 has magnitude 1.
+    ValueError on bad settings or sound."""
     def __init__(self, sample_rate: int = 22_050,  # Hz
                  n_fft: int = 2048,          # samples of a frame
                  hop_length: int = 256,      # samples from frame to frame; divides n_fft
                  n_mels: int = 256,          # rows of the picture
                  fmin: float = 60.,          # Hz, where the lowest row begins
                  fmax: float | None = None,  # Hz, where the highest row ends; None: half the sample rate
-                 floor: float = 1e-3,        # magnitude where the scale turns from linear to logarithmic
                 ):
         super().__init__()
         _rate(sample_rate)
         fmax = sample_rate / 2 if fmax is None else fmax
         self.config = dict(sample_rate=sample_rate, n_fft=n_fft, hop_length=hop_length, n_mels=n_mels,
-                           fmin=fmin, fmax=fmax, floor=floor)  # LogMel(**config) is another one
-        for name, v in self.config.items(): setattr(self, name, v)
+                           fmin=fmin, fmax=fmax)  # type(self)(**config) is another one
         bank = _filters(**self.config)
+        self.sample_rate, self.hop_length, self.n_fft, self.n_mels = sample_rate, hop_length, n_fft, n_mels
         self.register_buffer("filters", bank, persistent=False)
         self.register_buffer("pinv", torch.linalg.pinv(bank), persistent=False)
         self.register_buffer("window", _window(n_fft), persistent=False)
-        self.register_buffer("top", torch.tensor(float("nan")))
 
     def magnitude(self, audio,  # (..., samples), float in [-1, 1]
                   sample_rate: int | None = None,  # Hz, of the audio; None: the module's own
@@ -200,6 +197,18 @@ class LogMel(nn.Module):
         few = x.reshape(-1, x.shape[-1]).split(4)  # they stay in the processor's cache
         m = torch.cat([self.filters @ self.magnitude(a, sample_rate) for a in few])
         return m.reshape(*x.shape[:-1], *m.shape[-2:])
+
+# %% ../nbs/22_audio.ipynb #7425bc3a
+class LogMel(Mel):
+    """Log-mel pictures in [-1, 1], one scale for a collection: x = 2 log(1 + mel / floor) / top - 1.
+    ValueError as `Mel`, and before `fit`."""
+    def __init__(self, floor: float = 1e-3,  # magnitude where the scale turns from linear to logarithmic
+                 **mel,                      # settings of `Mel`
+                ):
+        super().__init__(**mel)
+        if not floor > 0: raise ValueError(f"floor must be above 0, got {floor!r}")
+        self.floor = self.config["floor"] = floor
+        self.register_buffer("top", torch.tensor(float("nan")))
 
     def fit(self, audio, sample_rate: int | None = None) -> LogMel:
         "Set the scale: the loudest point of this sound (..., samples) becomes 1."
@@ -237,9 +246,9 @@ def _one_thread():
     try: yield
     finally: torch.set_num_threads(before)
 
-# %% ../nbs/22_audio.ipynb #7e169759
+# %% ../nbs/22_audio.ipynb #072b924e
 def mel_to_linear(mel: torch.Tensor,  # (..., n_mels, frames), magnitudes, 0 or more
-                  logmel: LogMel,     # the filters that made them
+                  logmel: Mel,        # the filters that made them
                   n_iter: int = 20,   # steps; 0 gives the clipped pseudo-inverse
                  ) -> torch.Tensor:   # (..., n_fft // 2 + 1, frames), magnitudes, 0 or more
     """Magnitudes by non-negative least squares: accelerated projected gradient (Beck and Teboulle 2009)
