@@ -17,7 +17,7 @@ from torch import nn
 from tqdm import tqdm
 
 # %% auto #0
-__all__ = ['device', 'seed_everything', 'History', 'NonFiniteLoss', 'fit', 'code_hash', 'load_or_train']
+__all__ = ['device', 'full', 'seed_everything', 'History', 'NonFiniteLoss', 'fit', 'code_hash', 'load_or_train']
 
 # %% ../nbs/20_training.ipynb #9433cfe5
 @functools.cache
@@ -26,6 +26,11 @@ def device() -> torch.device:  # where models and batches live
     if name := os.environ.get("OPLAS_DEVICE"): return torch.device(name)
     if torch.cuda.is_available(): return torch.device("cuda")
     return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
+
+# %% ../nbs/20_training.ipynb #f9d3c2f0
+def full() -> bool:  # False unless the variable `OPLAS_FULL` is 1
+    "Whether the reader asked for the papers' full sizes, or for more seeds."
+    return os.environ.get("OPLAS_FULL") == "1"
 
 # %% ../nbs/20_training.ipynb #1400dc9a
 def seed_everything(seed: int,  # 0 … 2⁶⁴ - 1

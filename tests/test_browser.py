@@ -82,7 +82,7 @@ def test_moving_a_slider_changes_the_picture(visit, name):
     assert len({start[1], across[1], up[1]}) == 3, "what is on the screen did not change"
 
 
-SOUND_PAGES = [p for p in ("25_widgets", "03_sampler") if p in PAGES]      # pages with sliders over sounds
+SOUND_PAGES = [p for p in ("25_widgets", "03_sampler", "05_attributes") if p in PAGES]      # pages with sliders over sounds
 
 
 @pytest.fixture(params=SOUND_PAGES)
@@ -176,7 +176,7 @@ def test_a_sound_that_cannot_play_breaks_nothing(sounds):
     page.wait_for_timeout(100)
 
 
-MAP_PAGES = [p for p in ("25_widgets", "03_sampler") if p in PAGES]        # pages with a map of sounds
+MAP_PAGES = [p for p in ("25_widgets", "03_sampler", "05_attributes") if p in PAGES]        # pages with a map of sounds
 
 
 @pytest.fixture(params=MAP_PAGES)

@@ -859,3 +859,11 @@ def test_two_processes_share_the_rows(tmp_path):
     assert a["weights"] == b["weights"] == a["resumed weights"] == b["resumed weights"]
     for epoch in (slice(0, 48), slice(48, 96)): assert len(set(a["seen"][epoch])) == len(set(b["seen"][epoch])) == 48 and not set(a["seen"][epoch]) & set(b["seen"][epoch])
     assert a["nan"] == b["nan"] == 4  # one device's NaN stops both
+
+
+@pytest.mark.parametrize("value,asked", [("1", True), ("0", False), ("", False), (None, False)])
+def test_full_sizes_are_asked_for_by_a_variable(monkeypatch, value, asked):
+    from oplas.training import full
+    monkeypatch.delenv("OPLAS_FULL", raising=False)
+    if value is not None: monkeypatch.setenv("OPLAS_FULL", value)
+    assert full() is asked
