@@ -124,7 +124,7 @@ DO_NOT_HOLD = {
                    "A network told the frequency as one number bypasses it"],
     "05_attributes": ["The regularization loss requires no hyperparameter tuning: the score it is judged by",
                       "Moving along the dimension of RHY-PR produces measures with increasing values: pitch range",
-                      "A short form of geodesic regularisation makes both", "Four dimensions control four attributes"]}
+                      "With a short form of geodesic regularisation", "Four dimensions control four attributes"]}
 
 
 @pytest.mark.parametrize("chapter", [c.stem for c in CHAPTERS])
