@@ -404,7 +404,7 @@ def _foreign(kind, module, *names):
     top = module.split(".")[0]
     return ["bar"] if top == "tqdm" else [kind, module, *names, _version(top)]
 
-# %% ../nbs/20_training.ipynb #6fab3b52
+# %% ../nbs/20_training.ipynb #4e237efc
 @functools.singledispatch
 def _parts(o):
     "What an object is made of: a label, and further objects."
@@ -412,7 +412,7 @@ def _parts(o):
     kind, module = type(o), type(o).__module__
     if _library(module) and not isinstance(o, nn.Module):
         return _foreign("object", module, kind.__qualname__, *named), []
-    return ["object", module, kind.__qualname__, *named], [kind, dict(getattr(o, "__dict__", {}))]
+    return ["object", kind.__qualname__, *named[1:]], [kind, dict(getattr(o, "__dict__", {}))]
 
 for _kind in (int, float, complex, str, bytes, type(None), type(...), range, pathlib.PurePath, enum.Enum,
               torch.dtype, torch.device, np.generic, np.dtype):
@@ -451,14 +451,28 @@ def _globals(f):
             objects = [m for m in ours.values() if m] or [_version(name.split(".")[0])]
         yield from (_Members(o, names) if isinstance(o, types.ModuleType) else o for o in objects)
 
-# %% ../nbs/20_training.ipynb #7d22ddf1
+# %% ../nbs/20_training.ipynb #30ab5c2b
+def _operations(code):
+    "What bytecode does, however `module.function()` is compiled: operations, and what `try` covers."
+    program, kept, place = dis.Bytecode(code), [], {len(code.co_code): None}
+    for i in program:
+        place[i.offset] = len(kept)
+        if i.opname not in ("PUSH_NULL", "EXTENDED_ARG"): kept.append(i)
+
+    def argument(i):
+        if i.opcode in dis.hasjrel or i.opcode in dis.hasjabs: return place[i.argval]
+        return i.argval if i.opcode in dis.hasname else i.arg
+
+    steps = [(i.opname.replace("LOAD_METHOD", "LOAD_ATTR"), argument(i)) for i in kept]
+    tries = getattr(program, "exception_entries", ())  # older bytecode has operations for them
+    return steps, [(place[t.start], place[t.end], place[t.target]) for t in tries]
+
+# %% ../nbs/20_training.ipynb #a6b1272e
 def _code(code, consts):
     "Label and constants of bytecode, without line numbers and comments."
     arguments = code.co_varnames[:code.co_argcount + code.co_kwonlyargcount]
-    handlers = getattr(code, "co_exceptiontable", b"").hex()
     kind = code.co_flags & 0x2AF  # whether it is a generator, has *args …
-    names = code.co_names, arguments, code.co_freevars
-    return ["code", code.co_code.hex(), handlers, *names, kind], list(consts)
+    return ["code", *_operations(code), arguments, code.co_freevars, kind], list(consts)
 
 @_parts.register(types.CodeType)
 def _(o): return _code(o, o.co_consts)

@@ -11,7 +11,7 @@ import numpy as np
 from .plots import PALETTE, picture
 
 # %% auto #0
-__all__ = ['switch', 'grid', 'plane', 'sound_map']
+__all__ = ['switch', 'grid', 'plane', 'sound_map', 'dial', 'animation']
 
 # %% ../nbs/25_widgets.ipynb #e126500e
 def switch(children: list,  # widgets, one for each position of the slider
@@ -132,16 +132,21 @@ def plane(panel: Callable,            # (x, y) -> grey (h, w) or colour (h, w, 3
     def shown(a, b): return picture(panel(a, b), f"{alt} at {_words(names, (a, b))}", width)
     return grid(shown, dict(zip(names, (_positions(x, "x", steps), _positions(y, "y", steps)))))
 
-# %% ../nbs/25_widgets.ipynb #57779e0d
-def _on_page(points) -> np.ndarray:
-    "Points (n, 2) as per cent from the left and from the top. ValueError if they are none."
+# %% ../nbs/25_widgets.ipynb #8ddff9a5
+def _pairs(points) -> np.ndarray:
+    "Points as an (n, 2) array. ValueError if they are none."
     points = np.asarray(points, dtype=float)
     if points.ndim != 2 or points.shape[1] != 2 or not len(points):
         raise ValueError(f"points must be (n, 2), n at least 1, got shape {points.shape}")
     if not np.isfinite(points).all(): raise ValueError("points holds NaN or Inf")
+    return points
+
+def _on_page(points, fill: float = 92) -> np.ndarray:
+    "Points (n, 2) as per cent from the left and from the top; the wider direction fills so much."
+    points = _pairs(points)
     low, high = points.min(0), points.max(0)
     span = (high - low).max() or 1.
-    return 50 + 92 * (points - (low + high) / 2) / span * [1, -1]
+    return 50 + fill * (points - (low + high) / 2) / span * [1, -1]
 
 # %% ../nbs/25_widgets.ipynb #759e82d8
 _SHAPES = ("circle(44%)", "inset(11%)", "polygon(50% 0,100% 50%,50% 100%,0 50%)",
@@ -163,25 +168,36 @@ _LOOK = f"<style>{' '.join('.oplas-map ' + f for f in _FILLS)}" + """
 .oplas-map button{cursor:pointer} .oplas-map button:is(:hover,[aria-current]){--in:2px}
 .oplas-map button:focus-visible{outline:2px solid;outline-offset:0;z-index:2}</style>"""
 
-# %% ../nbs/25_widgets.ipynb #d5ea3d04
-_PRESS = """const b = event.target.closest('button'); if (!b) return;
-for (const a of document.querySelectorAll('audio.oplas-sound')) a.pause();
+# %% ../nbs/25_widgets.ipynb #330bc3e8
+_HUSH = "for (const a of document.querySelectorAll('audio.oplas-sound')) a.pause();"
+_PRESS = f"const b = event.target.closest('button'); if (!b) return; {_HUSH}" + """
 b.firstChild.currentTime = 0; b.firstChild.play().catch(() => {});
 this.querySelector('[aria-current]')?.removeAttribute('aria-current');
 b.setAttribute('aria-current', 'true');
 this.querySelector('[aria-live]').textContent = b.getAttribute('aria-label');"""
 
-# %% ../nbs/25_widgets.ipynb #7c5f6ba3
-def _sources(n: int, sounds: list, labels: list, groups: list) -> list:
-    "The address of every sound, None for silence. ValueError that names the argument that does not fit."
-    for name, given in dict(sounds=sounds, labels=labels, groups=groups).items():
+# %% ../nbs/25_widgets.ipynb #9a33f5ef
+def _fit(n: int, one: str, **lists) -> None:
+    "ValueError that names the list that has not one entry for each of n points, frames, …"
+    for name, given in lists.items():
         if len(given) != n:
-            raise ValueError(f"{name} must have {n} entries, one a point, got {len(given)}")
-    for label in labels:
-        if not isinstance(label, str) or not label.strip():
-            raise ValueError(f"labels must be str, not empty, got {label!r}")
-    if len(set(groups)) > len(PALETTE):
-        raise ValueError(f"groups must be {len(PALETTE)} names at most, got {len(set(groups))}")
+            raise ValueError(f"{name} must have {n} entries, one a {one}, got {len(given)}")
+
+def _spoken(**lists) -> None:
+    "ValueError that names the list in which something is no text."
+    for name, given in lists.items():
+        for text in given:
+            if not isinstance(text, str) or not text.strip():
+                raise ValueError(f"{name} must be str, not empty, got {text!r}")
+
+def _described(alt: str, what: str) -> None:
+    "ValueError if a reader who cannot see it is told nothing."
+    if not isinstance(alt, str) or not alt.strip():
+        raise ValueError(f"alt is empty: say in a sentence what the {what} shows")
+
+# %% ../nbs/25_widgets.ipynb #f94de186
+def _sources(sounds: list) -> list:
+    "The address of every sound, None for silence. ValueError if one is no sound, or if all are silent."
     if all(s is None for s in sounds): raise ValueError("sounds must hold a sound, got only None")
     def source(sound):
         if sound is None: return None
@@ -197,7 +213,7 @@ def _legend(names: list, silent: bool) -> str:
     if silent: keys.append('<span><i class="small"></i> small: no sound</span>')
     return f"<p>{''.join(keys)}</p>" if keys else ""
 
-# %% ../nbs/25_widgets.ipynb #23a2673c
+# %% ../nbs/25_widgets.ipynb #0e0be624
 def sound_map(points,         # (n, 2) array, right and up, in one unit
               sounds: list,   # n `<audio>` elements from `sound_html`, or None: a small dot, silent
               labels: list,   # n str, read out and shown when the point is pressed
@@ -206,11 +222,14 @@ def sound_map(points,         # (n, 2) array, right and up, in one unit
              ):               # an IPython `HTML`; its text is in `.data`
     "A square of points that are heard when pressed, with no kernel. ValueError if the lists do not fit."
     from IPython.display import HTML
-    if not alt.strip(): raise ValueError("alt is empty: say in a sentence what the map shows")
+    _described(alt, "map")
     places = _on_page(points)
     groups = [""] * len(places) if groups is None else [str(g) for g in groups]
-    sources = _sources(len(places), sounds, labels, groups)
-    names, dots, buttons = list(dict.fromkeys(groups)), "", ""
+    _fit(len(places), "point", sounds=sounds, labels=labels, groups=groups)
+    _spoken(labels=labels)
+    sources, names, dots, buttons = _sources(sounds), list(dict.fromkeys(groups)), "", ""
+    if len(names) > len(PALETTE):
+        raise ValueError(f"groups must be {len(PALETTE)} names at most, got {len(names)}")
     for (x, y), source, label, group in zip(places, sources, labels, groups):
         say = html.escape(label)
         place = f'class="g{names.index(group)}" style="left:{x:.1f}%;top:{y:.1f}%"'
@@ -220,3 +239,242 @@ def sound_map(points,         # (n, 2) array, right and up, in one unit
     return HTML(f'{_LOOK}<div class="oplas-map" role="group" aria-label="{html.escape(alt)}" '
                 f'onclick="{_PRESS}"><div><span aria-hidden="true">{dots}</span>{buttons}</div>'
                 f'{_legend(names, bool(dots))}<p aria-live="polite">Press a point.</p></div>')
+
+# %% ../nbs/25_widgets.ipynb #019a4b87
+def _on_dial(points) -> tuple[np.ndarray, np.ndarray]:
+    "Points (n, 2) as per cent from the middle, right and down; and places for labels, farther out."
+    points = _pairs(points)
+    away = (points - points.mean(0)) * [1, -1]
+    radius = np.hypot(*away.T)[:, None]
+    if radius.max() <= 1e-12 * np.abs(points).max(): radius[:] = 0   # one place, but for rounding
+    outwards = np.where(radius > 0, away / np.where(radius > 0, radius, 1), [0, -1])
+    radius *= 36 / (radius.max() or 1)
+    return radius * outwards, (radius + 8) * outwards
+
+# %% ../nbs/25_widgets.ipynb #1840fba3
+def _landings(moves: dict, n: int) -> dict[str, list[int]]:
+    "Name of a move -> where it takes each of n points. ValueError that names the one that does not fit."
+    if not isinstance(moves, dict) or not moves:
+        raise ValueError(f"moves must be a dict of name → {n} indices, not empty, got {moves!r:.50}")
+    _spoken(moves=moves)
+    def landing(name, where):
+        where = where.tolist() if hasattr(where, "tolist") else where
+        whole = isinstance(where, (list, tuple)) and all(
+            isinstance(k, Integral) and not isinstance(k, bool) and 0 <= k < n for k in where)
+        if not whole or len(where) != n:
+            raise ValueError(f"moves: {name!r} must have {n} indices in 0…{n - 1}, got {where!r:.90}")
+        return [int(k) for k in where]
+    return {name: landing(name, where) for name, where in moves.items()}
+
+# %% ../nbs/25_widgets.ipynb #6f4560a5
+_GOAL = """const kind = event.type, button = event.target.closest('button');
+const ring = this.querySelector('[role=slider]'), player = this.querySelector('audio');
+if (kind == 'pointermove' && !ring.hasPointerCapture(event.pointerId)) return;
+const marks = [...ring.querySelectorAll('i')], n = marks.length;
+const now = +ring.getAttribute('aria-valuenow'), round = (a) => a - 360 * Math.round(a / 360),
+  turn = (x, y) => Math.atan2(y, x) * 180 / Math.PI;
+const spot = (k) => [parseFloat(marks[k].style.left) - 50, parseFloat(marks[k].style.top) - 50];
+const pointed = () => {
+  const box = ring.getBoundingClientRect();
+  const x = event.clientX - box.x - box.width / 2, y = event.clientY - box.y - box.height / 2;
+  const off = marks.map((_, k) => Math.abs(round(turn(...spot(k)) - turn(x, y))));
+  return Math.hypot(x, y) < 12 ? now : off.indexOf(Math.min(...off)) };
+let to = null;
+if (button) { if (kind == 'click') to = JSON.parse(button.dataset.to)[now] }
+else if (event.target != ring) return;
+else if (kind == 'keydown') {
+  const next = now + 1, back = now - 1 + n;
+  const keys = {ArrowRight: next, ArrowUp: next, ArrowLeft: back, ArrowDown: back, Home: 0, End: n - 1};
+  if (!(event.key in keys) || event.altKey || event.ctrlKey || event.metaKey) return;
+  event.preventDefault(); to = keys[event.key] % n }
+else if (kind == 'pointerdown') {
+  if (!event.button) { ring.setPointerCapture(event.pointerId); to = pointed() } }
+else if (kind == 'pointermove') { if (pointed() != now) to = pointed() }
+else if (player.src && player.paused && !player.currentTime) player.play().catch(() => {});
+if (to === null) return; """
+
+# %% ../nbs/25_widgets.ipynb #bfddb1a0
+_TURN = _HUSH + """
+const said = (k) => ring.querySelectorAll('span')[k].textContent, [x, y] = spot(to);
+const hand = ring.querySelector('b'), before = parseFloat(hand.style.rotate);
+hand.style.rotate = before + round(turn(x, y) - before) + 'deg';
+hand.style.width = Math.hypot(x, y) + '%';
+marks.forEach((m, k) => m.toggleAttribute('data-on', k == to));
+ring.setAttribute('aria-valuenow', to); ring.setAttribute('aria-valuetext', said(to));
+const line = this.querySelector('[aria-live]');
+line.setAttribute('aria-live', button ? 'polite' : 'off');
+line.textContent = button ? said(now) + ' → ' + said(to) : said(to);
+if (marks[to].dataset.sound) { player.src = marks[to].dataset.sound; player.play().catch(() => {}) }
+else player.removeAttribute('src');"""
+
+# %% ../nbs/25_widgets.ipynb #a50c6c1f
+_DIAL = """<style>.oplas-dial .oplas-map{max-width:20rem} .oplas-dial audio{display:none!important}
+.oplas-dial [role=slider]{border:0;border-radius:50%;cursor:pointer;touch-action:pinch-zoom;
+  -webkit-user-select:none;user-select:none}
+.oplas-dial [role=slider]>*{pointer-events:none}
+.oplas-dial [role=slider]:focus-visible{outline:2px solid;outline-offset:-2px}
+.oplas-dial svg{position:absolute;inset:0;width:100%;height:100%}
+.oplas-dial polygon{fill:none;stroke:currentColor;stroke-opacity:.45;vector-effect:non-scaling-stroke}
+.oplas-dial b{position:absolute;left:50%;top:50%;margin-top:-1.5px;border-top:3px solid;
+  transform-origin:0 50%} .oplas-dial [role=slider] i:not(.small){--in:6px;--edge:1.5px}
+.oplas-dial [role=slider] i[data-on]{--in:2px}
+.oplas-dial [role=slider] span{position:absolute;transform:translate(-50%,-50%);white-space:nowrap;
+  font-size:.9rem;line-height:1} .oplas-dial i[data-on]+span{font-weight:700}
+.oplas-dial button{min-height:2.25rem;margin:.25rem .5rem .25rem 0;padding:.25rem .75rem;font:inherit;
+  color:inherit;background:none;border:1px solid;border-radius:.4rem;cursor:pointer}
+.oplas-dial button{touch-action:manipulation} .oplas-dial button:hover{background:#8883}
+.oplas-dial button:focus-visible{outline:2px solid;outline-offset:2px} .oplas-dial p{margin:.5rem 0 0}
+@media (prefers-reduced-motion:no-preference){.oplas-dial b{transition:rotate .25s,width .25s}}
+</style>"""
+
+# %% ../nbs/25_widgets.ipynb #2b24e07c
+def _hue(k: int, n: int) -> str:
+    "Colour k of n round the colour circle, all of one lightness."
+    return f"oklch(.62 .14 {25 + 360 * k / n:.0f})"
+
+def _rim(points, labels: list, sources: list) -> str:
+    "What is seen on a dial: the line through the points, the hand on the first, marks and labels."
+    (spots, beside), n = _on_dial(points), len(points)
+    def at(xy): return "left:{:.1f}%;top:{:.1f}%".format(*(xy + 50))
+    def mark(k):
+        sounds = 'class="small"' if sources[k] is None else f'class="g0" data-sound="{sources[k]}"'
+        look = at(spots[k]) + ("" if sources[k] is None else f";--fill:{_hue(k, n)}")
+        return (f'<i {sounds} style="{look}"{"" if k else " data-on"}></i>'
+                f'<span style="{at(beside[k])}">{html.escape(labels[k])}</span>')
+    length, turn = math.hypot(*spots[0]), math.degrees(math.atan2(*spots[0][::-1]))
+    line = " ".join(f"{a:.1f},{b:.1f}" for a, b in spots)
+    return (f'<svg viewBox="-50 -50 100 100" aria-hidden="true"><polygon points="{line}"/></svg>'
+            f'<b style="width:{length:.1f}%;rotate:{turn:.1f}deg"></b>'
+            f'{"".join(mark(k) for k in range(n))}')
+
+# %% ../nbs/25_widgets.ipynb #14e9a9b4
+def dial(points,        # (n, 2) array, right and up: the ring as it was learned, in its order
+         sounds: list,  # n `<audio>` elements from `sound_html`, or None: a point that is silent
+         labels: list,  # n str, short: they stand round the ring
+         moves: dict,   # name -> n indices in 0…n-1: where the operator so named takes each point
+         *, alt: str,   # what the ring shows, for a reader who cannot see it
+        ):              # an IPython `HTML`; its text is in `.data`
+    "A ring to turn, and to move by operators; a point reached is heard. ValueError if lists do not fit."
+    from IPython.display import HTML
+    _described(alt, "ring")
+    n = len(_pairs(points))
+    _fit(n, "point", sounds=sounds, labels=labels)
+    _spoken(labels=labels)
+    sources, moves, alt = _sources(sounds), _landings(moves, n), html.escape(alt)
+    rim = _rim(points, labels, sources)
+    events = " ".join(f'on{kind}="this.onchange(event)"' for kind in
+                        ("click", "keydown", "pointerdown", "pointermove", "pointerup"))
+    buttons = "".join(f'<button data-to="{to}">{html.escape(k)}</button>' for k, to in moves.items())
+    return HTML(f'{_LOOK}{_DIAL}<div class="oplas-dial" role="group" aria-label="{alt}" {events} '
+                f'onchange="{html.escape(_GOAL + _TURN)}"><div class="oplas-map"><div role="slider" '
+                f'tabindex="0" aria-label="ring" aria-valuemin="0" aria-valuemax="{n - 1}" '
+                f'aria-valuenow="0" aria-valuetext="{html.escape(labels[0])}">{rim}</div>'
+                f'{_legend([], None in sources)}</div><p>{buttons}</p>'
+                f'<audio class="oplas-sound" preload="none"></audio>'
+                f'<p aria-live="polite">Turn the ring or press a button.</p></div>')
+
+# %% ../nbs/25_widgets.ipynb #f8df9324
+def _reel(frames, targets) -> tuple[np.ndarray, np.ndarray]:
+    "Frames and targets (t, n, 2) in units of a page of 1000; no targets are (t, 0, 2). ValueError."
+    frames = np.asarray(frames, dtype=float)
+    t, n = frames.shape[:2] if frames.ndim == 3 and frames.shape[2] == 2 else (0, 0)
+    if t < 2 or not n:
+        raise ValueError(f"frames must be (t, n, 2), t ≥ 2 and n ≥ 1, got shape {frames.shape}")
+    targets = frames[:, :0] if targets is None else np.asarray(targets, dtype=float)
+    if targets.shape not in (frames.shape, (t, 0, 2)):
+        raise ValueError(f"targets must have the shape of frames, {frames.shape}, got {targets.shape}")
+    for name, points in dict(frames=frames, targets=targets).items():
+        if not np.isfinite(points).all(): raise ValueError(f"{name} holds NaN or Inf")
+    both = np.concatenate([frames, targets], 1)
+    both = (10 * _on_page(both.reshape(-1, 2), fill=80)).round().astype(int).reshape(both.shape)
+    return both[:, :n], both[:, n:]
+
+# %% ../nbs/25_widgets.ipynb #aadae081
+def _loop(steps: list, hold: int, seconds: float, timed: bool = False) -> str:
+    "Values gone through again and again, the last one for `hold` more steps: repeated, or with times."
+    last = len(steps) - 1
+    times = ";".join(f"{k / (last + hold):.4g}" for k in range(last + 1)) + ";1"
+    if timed: steps, times = [*steps, steps[-1]], f'keyTimes="{times}" '
+    else: steps, times = steps + steps[-1:] * hold, ""
+    return f'{times}values="{";".join(steps)}" dur="{seconds:.3f}s" repeatCount="indefinite"'
+
+# %% ../nbs/25_widgets.ipynb #b617047b
+def _placed(path: np.ndarray, hold: int, seconds: float, drawing: str) -> str:
+    "A drawing that goes along a path (t, 2), or stays if the path has one place."
+    steps = [f"{x} {y}" for x, y in path]
+    if len(steps) == 1: return f'<g transform="translate({steps[0]})">{drawing}</g>'
+    return (f'<g>{drawing}<animateTransform attributeName="transform" type="translate" '
+            f'{_loop(steps, hold, seconds)}/></g>')
+
+def _scene(run: np.ndarray, aim: np.ndarray, labels: list, hold: int, seconds: float) -> str:
+    "Points with labels on their paths, the line through them, hollow rings on the targets' paths."
+    n, last = run.shape[1], run[-1] - run[-1].mean(0)
+    lines = [" ".join(f"{x} {y}" for x, y in points) for points in run]
+    moving = f'<animate attributeName="points" {_loop(lines, hold, seconds, timed=True)}/>'
+    drawn = f'<polygon points="{lines[-1]}">{moving if len(lines) > 1 else ""}</polygon>'
+    for k in range(aim.shape[1]):
+        ring = f'<circle r="28" fill="none" stroke="{_hue(k, n)}" stroke-width="7"/>'
+        drawn += _placed(aim[:, k], hold, seconds, ring)
+    for k in range(n):
+        x, y = 58 * last[k] / (np.hypot(*last[k]) or 1.)
+        text = f'<text x="{x:.0f}" y="{y:.0f}">{html.escape(labels[k])}</text>' if labels else ""
+        drawn += _placed(run[:, k], hold, seconds, f'<circle r="15" fill="{_hue(k, n)}"/>{text}')
+    return drawn
+
+# %% ../nbs/25_widgets.ipynb #a9f25df9
+def _captions(captions: list, hold: int, seconds: float) -> str:
+    "One caption after the other under the picture, the last for the rest of the loop."
+    if not captions: return ""
+    strip = "".join(f'<text x="{500 + 1000 * k}" y="1044">{html.escape(c)}</text>'
+                    for k, c in enumerate(captions))
+    if len(captions) > 1:
+        along = _loop([f"{-1000 * k} 0" for k in range(len(captions))], hold, seconds, timed=True)
+        strip += ('<animateTransform attributeName="transform" type="translate" calcMode="discrete" '
+                  f'{along}/>')
+    return f"<g>{strip}</g>"
+
+# %% ../nbs/25_widgets.ipynb #1fccad44
+_FILM = """<style>.oplas-film{max-width:20rem} .oplas-film svg{display:block;width:100%;overflow:hidden}
+.oplas-film text{fill:currentColor;font-size:42px;text-anchor:middle;dominant-baseline:central}
+.oplas-film :is(polygon,rect){fill:none;stroke:currentColor;stroke-opacity:.4;stroke-width:3}
+.oplas-film circle:not([stroke]){stroke:currentColor;stroke-width:4}
+.oplas-film button{min-height:2.25rem;margin:.5rem 0;padding:.25rem .75rem;font:inherit;color:inherit;
+  background:none;border:1px solid;border-radius:.4rem;cursor:pointer}
+.oplas-film button:hover{background:#8883}
+.oplas-film button:focus-visible{outline:2px solid;outline-offset:2px}
+.oplas-film .rest,.oplas-film[data-play=off] .pause,.oplas-film:not([data-play=off]) .play{display:none}
+@media print,(prefers-reduced-motion:reduce){.oplas-film:not([data-play]) :is(.run,.pause){display:none}
+  .oplas-film:not([data-play]) :is(.rest,.play){display:inline}}
+@media print{.oplas-film button{display:none}}
+</style>"""
+_PAUSE = """const film = this.parentNode, svg = film.querySelector('svg'), first = !film.dataset.play;
+const runs = first ? !matchMedia('(prefers-reduced-motion: reduce)').matches : film.dataset.play == 'on';
+if (runs) svg.pauseAnimations(); else { if (first) svg.setCurrentTime(0); svg.unpauseAnimations() }
+film.dataset.play = runs ? 'off' : 'on';"""
+
+# %% ../nbs/25_widgets.ipynb #7080cb53
+def animation(frames,                 # (t, n, 2) array, right and up: n points at t times
+              *, alt: str,            # what the film shows, for a reader who cannot see it
+              targets=None,           # (t, n, 2) array: hollow rings, where an operator takes each point
+              labels: list = None,    # n str, short: they go with the points
+              captions: list = None,  # t str: what stands under each frame
+              seconds: float = 8.,    # of one round; for its last quarter the last frame stays
+             ):                       # an IPython `HTML`; its text is in `.data`
+    "Points that move, as an SVG that plays by itself. ValueError if arrays and lists do not fit."
+    from IPython.display import HTML
+    _described(alt, "film")
+    run, aim = _reel(frames, targets)
+    t, n = run.shape[:2]
+    if not (isinstance(seconds, Real) and not isinstance(seconds, bool) and 0 < seconds < math.inf):
+        raise ValueError(f"seconds must be a finite number above 0, got {seconds!r}")
+    if labels is not None: _fit(n, "point", labels=labels), _spoken(labels=labels)
+    if captions is not None: _fit(t, "frame", captions=captions), _spoken(captions=captions)
+    hold, alt = max(1, round((t - 1) / 3)), html.escape(alt)
+    labels, captions = ([] if given is None else list(given) for given in (labels, captions))
+    film, rest = (_scene(run[k:], aim[k:], labels, hold, seconds)
+                  + _captions(captions[k:], hold, seconds) for k in (0, -1))
+    return HTML(f'{_FILM}<div class="oplas-film"><svg viewBox="0 0 1000 {1080 if captions else 1000}" '
+                f'role="img" aria-label="{alt}"><rect x="2" y="2" width="996" height="996"/>'
+                f'<g class="run">{film}</g><g class="rest">{rest}</g></svg>'
+                f'<button onclick="{html.escape(_PAUSE)}"><span class="pause">Pause</span>'
+                f'<span class="play">Play</span></button></div>')

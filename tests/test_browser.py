@@ -270,3 +270,155 @@ def test_a_solution_unfolds(visit):
     assert solution.get_attribute("open") is None
     solution.locator("summary").click()
     assert "check.ex_28_1(12)" in solution.inner_text()
+
+
+# controls in a page of their own
+
+@pytest.fixture
+def alone(browser, tmp_path):
+    "Open HTML by itself, on a phone if asked, and count the sounds that start; an error in the page fails the test."
+    contexts, errors = [], []
+
+    def go(content, **context):
+        (tmp_path / "page.html").write_text(f"<!doctype html><meta charset=utf-8><meta name=viewport content='width=device-width'><style>body {{ margin: 1rem }}</style>{content}")
+        contexts.append(browser.new_context(**dict(viewport={"width": 390, "height": 844}) | context))
+        page = contexts[-1].new_page()
+        page.add_init_script("window.started = []; addEventListener('play', (e) => started.push(e.target.src), true)")
+        page.on("pageerror", lambda e: errors.append(str(e)))
+        page.goto((tmp_path / "page.html").as_uri())
+        return page
+    yield go
+    for c in contexts: c.close()
+    assert not errors, f"errors in the page: {errors}"
+
+
+@pytest.fixture
+def ring():
+    "A dial of six notes, the fifth silent, clockwise from the top; and the addresses of its sounds."
+    np, audio, widgets = pytest.importorskip("numpy"), pytest.importorskip("oplas.audio"), pytest.importorskip("oplas.widgets")
+    angle, t = np.arange(6) * np.pi / 3, np.arange(11025) / 22050
+    sounds = [audio.sound_html(np.sin(2 * np.pi * 220 * 2 ** (k / 6) * t), small=True) for k in range(6)]
+    sounds[4] = None
+    dial = widgets.dial(np.stack([np.sin(angle), np.cos(angle)], 1), sounds, list("CDEFGA"), {"T": [1, 2, 3, 4, 5, 0], "T²": [2, 3, 4, 5, 0, 1]}, alt="a ring")
+    return dial.data, [s and s.split('src="')[1].split('"')[0] for s in sounds]
+
+
+def heard(page, sources, *points):
+    "Wait until just these points have started, in this order, and the last one is heard."
+    page.wait_for_function("n => started.length === n && (!n || document.querySelector('.oplas-dial audio').currentTime > 0)", arg=len(points), timeout=5_000)
+    assert [sources.index(s) for s in page.evaluate("started")] == list(points)
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_a_dial_is_moved_by_buttons_and_keys(alone, ring, scheme):
+    content, sources = ring
+    page = alone(content + sources[0].join(['<audio id="other" class="oplas-sound" loop src="', '"></audio>']), color_scheme=scheme)
+    slider, line, buttons, other = (page.locator(s) for s in (".oplas-dial [role=slider]", "[aria-live]", ".oplas-dial button", "#other"))
+    assert page.evaluate("started.length") == 0
+    for b in buttons.all(): assert min(b.bounding_box()["width"], b.bounding_box()["height"]) >= 24
+    buttons.nth(1).click()
+    heard(page, sources, 2)
+    assert line.inner_text() == "C → E" and line.get_attribute("aria-live") == "polite" and slider.get_attribute("aria-valuetext") == "E"
+    other.evaluate("a => a.play()")
+    buttons.nth(0).click()
+    heard(page, sources, 2, 0, 3)
+    assert line.inner_text() == "E → F" and other.evaluate("a => a.paused"), "two sounds at a time"
+    hand = slider.locator("b")
+    assert hand.evaluate("b => Math.abs(parseFloat(b.style.rotate) - 90) < 1"), "down, clockwise from the top"
+
+    page.keyboard.press("Shift+Tab")
+    assert slider.evaluate("s => s === document.activeElement && getComputedStyle(s).outlineStyle === 'solid' && parseFloat(getComputedStyle(s).outlineWidth) >= 2")
+    n = 3
+    for key, label, sound in (("ArrowRight", "G", None), ("ArrowUp", "A", 5), ("ArrowRight", "C", 0), ("ArrowLeft", "A", 5), ("ArrowDown", "G", None), ("Home", "C", 0), ("End", "A", 5)):
+        page.keyboard.press(key)
+        assert slider.get_attribute("aria-valuetext") == line.inner_text() == label and line.get_attribute("aria-live") == "off"
+        assert slider.locator("[data-on]").count() == 1
+        n += sound is not None
+        page.wait_for_function("n => started.length === n", arg=n)
+        if sound is None: assert page.locator(".oplas-dial audio").evaluate("a => a.paused"), "a silent point sounds"
+        else: assert sources.index(page.evaluate("started.at(-1)")) == sound
+    page.keyboard.press("Alt+ArrowRight")
+    page.keyboard.press("x")
+    assert slider.get_attribute("aria-valuenow") == "5" and page.evaluate("started.length") == n
+
+
+SHY = """() => { const play = HTMLMediaElement.prototype.play; let may = false;
+  addEventListener("pointerup", () => { may = true }, true);
+  HTMLMediaElement.prototype.play = function () { return may ? play.call(this) : Promise.reject(new DOMException("no", "NotAllowedError")) } }"""
+
+
+@pytest.mark.parametrize("hand", ["mouse", "finger"])
+def test_a_dial_is_turned_by_hand(alone, ring, hand):
+    content, sources = ring
+    page = alone(content + "<div style='height: 3000px'></div>", has_touch=hand == "finger", is_mobile=hand == "finger")
+    assert page.evaluate("document.documentElement.scrollWidth") <= 390
+    slider = page.locator(".oplas-dial [role=slider]")
+    box = slider.bounding_box()
+    x, y = box["x"] + box["width"] / 2, box["y"] + box["height"] / 2
+    touch = page.context.new_cdp_session(page)
+
+    def move(kind, dx, dy):
+        if hand == "mouse":
+            page.mouse.move(x + dx, y + dy)
+            if kind != "Move": (page.mouse.down if kind == "Start" else page.mouse.up)()
+        else: touch.send("Input.dispatchTouchEvent", dict(type=f"touch{kind}", touchPoints=[] if kind == "End" else [dict(x=x + dx, y=y + dy)]))
+        page.wait_for_timeout(150)
+    if hand == "mouse": page.mouse.move(x + 20, y - 90)
+    assert page.evaluate("started.length") == 0, "it sounds before it is touched"
+    if hand == "finger":                             # a phone lets nothing sound before a touch has ended
+        page.evaluate(SHY)
+        for step in (("Start", 0, 90), ("Move", -90, 50), ("End", -90, 50)): move(*step)        # from F to the silent G
+        assert page.evaluate("started.length") == 0 and slider.get_attribute("aria-valuetext") == "G"
+        page.reload()
+        page.evaluate(SHY)
+    move("Start", 20, -90)
+    if hand == "finger": move("End", 20, -90)
+    heard(page, sources, 0)
+    if hand == "finger": move("Start", 20, -90)
+    first = [0] * (1 + (hand == "finger"))
+    for dx, dy in ((100, -30), (100, 30), (100, 35), (10, 200)): move("Move", dx, dy)     # past D and E to F; the last far outside
+    heard(page, sources, *first, 1, 2, 3)
+    move("Move", 2, -2)
+    move("End", 2, -2)
+    if hand == "mouse": page.mouse.move(x, y - 90)
+    page.wait_for_timeout(150)
+    heard(page, sources, *first, 1, 2, 3)
+    assert slider.get_attribute("aria-valuetext") == "F" and slider.locator("[data-on] + span").inner_text() == "F"
+    assert page.evaluate("scrollY") == 0, "the page scrolled under the hand"
+
+
+@pytest.mark.parametrize("motion", ["no-preference", "reduce"])
+def test_a_film_plays_pauses_and_respects_who_wants_no_motion(alone, motion):
+    np, widgets = pytest.importorskip("numpy"), pytest.importorskip("oplas.widgets")
+    frames = np.stack([np.array([[0, 0], [4, 4], [4 * k, 0]]) for k in np.linspace(0, 1, 9)])
+    film = widgets.animation(frames, alt="a point goes right", labels=list("abc"), captions=[f"step {k}" for k in range(9)]).data
+    page = alone(film, reduced_motion=motion)
+    button, drawing = page.locator(".oplas-film button"), page.locator(".oplas-film svg")
+    where = lambda: page.evaluate("""() => { const shown = [...document.querySelectorAll('.oplas-film circle')].filter(c => c.getClientRects().length);
+        return shown.map(c => c.getBoundingClientRect().x) }""")
+    caption = lambda: page.evaluate("""() => { const box = document.querySelector('.oplas-film svg').getBoundingClientRect();
+        return [...document.querySelectorAll('.oplas-film text')].filter(t => /step/.test(t.textContent) && t.getClientRects().length)
+            .filter(t => { const r = t.getBoundingClientRect(); return r.x >= box.x && r.right <= box.right }).map(t => t.textContent) }""")
+    assert len(where()) == 3 and drawing.bounding_box()["width"] <= 360
+    if motion == "reduce":
+        assert button.inner_text() == "Play" and caption() == ["step 8"]
+        at = where()
+        assert at[2] == at[1], "the last frame is not shown"
+        page.wait_for_timeout(300)
+        assert where() == at
+        drawing.evaluate("s => s.setCurrentTime(60)")
+        button.click()
+        assert drawing.evaluate("s => s.getCurrentTime()") < 60, "it does not start at its beginning"
+    assert button.inner_text() == "Pause"
+    before = where()[2]
+    page.wait_for_function("x => [...document.querySelectorAll('.oplas-film .run circle')][2].getBoundingClientRect().x > x + 10", arg=before if motion != "reduce" else where()[0])
+    button.click()
+    assert button.inner_text() == "Play" and drawing.evaluate("s => s.animationsPaused()")
+    at, said = where(), caption()
+    page.wait_for_timeout(400)
+    assert where() == at and caption() == said and len(said) == 1
+    button.click()
+    assert button.inner_text() == "Pause" and not drawing.evaluate("s => s.animationsPaused()")
+    for time, step in ((0, 0), (3.1, 4), (7, 8)):
+        drawing.evaluate("(s, t) => { s.pauseAnimations(); s.setCurrentTime(t) }", time)
+        assert caption() == [f"step {step}"]

@@ -1,5 +1,5 @@
 "oplas.training: bad input, numbers that go wrong, processes that are killed, files that are damaged, code that changed."
-import functools, json, math, multiprocessing, os, pathlib, random, subprocess, sys, textwrap, threading, time, types, warnings
+import ast, functools, json, math, multiprocessing, os, pathlib, random, subprocess, sys, textwrap, threading, time, types, warnings
 
 import hypothesis.strategies as st
 import numpy as np
@@ -539,6 +539,53 @@ def test_a_notebook_its_tests_and_its_workers_have_one_hash():
     bars, hashes = zip(*((out.split("bar: ")[1].split()[0], set(out.split("hash: ")[1].split())) for out in (kernel, in_process)))
     assert hashes[0] == hashes[1] and len(hashes[0]) == 1, (bars, hashes)
     assert bars[0] != bars[1], "the test shows nothing: both have the same bar"
+
+@pytest.mark.parametrize("one, other", [("if a:\n  if b: f()\n  g()\n h()", "if a:\n  if b: f()\n g()\n h()"), ("return a and b or c", "return a and (b or c)"), ("while a:\n  if b: break\n  f()", "while a:\n  if b: continue\n  f()"),
+                                        ("try: f(); g()\n except E: h()", "try: f()\n except E: h()\n else: g()"), ("try: f(); g()\n except E: return h()", "f()\n try: g()\n except E: return h()")])
+def test_where_a_jump_leads_and_what_a_try_covers_counts(one, other):
+    of = lambda body: code_hash(program(f"def train(a, b, c):\n {body}")["train"])
+    assert of(one) == of(one) != of(other)
+
+OF_A_PAGE = """
+    import contextlib, functools, math, torch
+    import numpy as np
+    from torch import nn
+""" + BASE + """
+    class Own:
+        def __init__(self): self.k = 3
+    own = Own()
+    def all_at_once(nn, x=None):
+        for i in range(3):
+            try: x = np.tanh(nn.relu(own.k), *[math.sin(i), np.exp(i)], out=torch.ones(3)) if i else math.cos(len([np.exp(j) for j in range(i)]))
+            except ValueError: continue
+            while math.isfinite(x):
+                with torch.no_grad(): x = math.exp(math.exp(math.exp(math.exp(math.exp(math.exp(math.exp(math.exp(math.exp(math.exp(math.exp(x)))))))))))
+        return train(x)
+"""
+
+def test_a_cell_at_a_time_and_a_whole_module_are_one_program():
+    "Python compiles calls of what the same file imports in another way; here with jumps that are long in one way only, and an object of one's own."
+    text = textwrap.dedent(OF_A_PAGE)
+    page, module = {"__name__": "__main__"}, {"__name__": "oplas.invented", "__package__": "oplas"}
+    for node in ast.parse(text).body: exec(compile(ast.Module([node], []), "cell", "exec"), page)
+    exec(text, module)
+    raw = [of["all_at_once"].__code__.co_code for of in (page, module)]
+    assert (raw[0] == raw[1]) == (sys.version_info < (3, 11)), "the test shows nothing: both are compiled alike"
+    assert code_hash(page["all_at_once"]) == code_hash(module["all_at_once"])
+
+def test_the_chapters_pages_and_the_package_have_one_hash():
+    "What a page trains must be found by another page that imports it. Only exported cells are run, so nothing is trained."
+    import nbformat
+    from nbclient import NotebookClient
+    nbs, cells = pathlib.Path(__file__).parents[1] / "nbs", []
+    for page, name in (("03_sampler", "_trained"), ("05_attributes", "_trained"), ("21_data", "_parse")):
+        sources = [c.source for c in nbformat.read(nbs / f"{page}.ipynb", 4).cells if c.source.startswith("#| export")]
+        ask = f"import oplas.{page[3:]} as module\nfrom oplas.training import code_hash\nprint('hash:', {name}.__module__, code_hash({name}), code_hash(module.{name}))"
+        cells += ["%reset -f", *sources, ask]
+    nb = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(c) for c in cells])
+    NotebookClient(nb, timeout=120).execute()
+    hashes = [text.split()[1:] for c in nb.cells for o in c.outputs if o.output_type == "stream" for text in o.text.splitlines() if text.startswith("hash:")]
+    assert len(hashes) == 3 and all(where == "__main__" and page == package for where, page, package in hashes), hashes
 
 @pytest.mark.parametrize("body", ["return sklearn.base.clone(1)", "return Ridge(2)", "from sklearn.linear_model import Ridge as R; return R(2)"])
 def test_the_version_of_a_library_counts_and_that_of_a_bar_does_not(monkeypatch, body):

@@ -8,7 +8,7 @@ from ipywidgets import HTML, FloatSlider, IntSlider, SelectionSlider
 from ipywidgets.embed import dependency_state
 
 from oplas.plots import PALETTE
-from oplas.widgets import grid, plane, sound_map, switch
+from oplas.widgets import animation, dial, grid, plane, sound_map, switch
 
 AXES = {"note": ["A3", "C4", "E4", "G4"], "z₁": [-1., 0., 1.], "take": [1, 2, 3]}
 
@@ -223,3 +223,147 @@ def test_a_map_names_what_does_not_fit(wrong, told):
 def test_more_groups_than_colours_are_refused():
     with pytest.raises(ValueError, match="groups must be 6 names at most, got 7"):
         sound_map(np.eye(7, 2), SOUNDS[:1] * 7, list("abcdefg"), range(7), alt="seven")
+
+
+# the dial
+
+MOVES = {"T (up)": [1, 2, 3, 0], "<T²>": np.array([2, 3, 0, 1])}
+
+def dial_soup(**changed):
+    "The dial as a tree."
+    given = dict(points=[[0, 2], [2, 0], [0, -2], [-2, 0]], sounds=SOUNDS, labels=LABELS, moves=MOVES, alt='a "ring"')
+    return BeautifulSoup(dial(**given | changed).data, "html.parser")
+
+def spots(tree, what="i"): return [[float(v) for v in re.findall(r"(?:left|top):([-\d.]+)%", e["style"])] for e in tree.select(f"[role=slider] > {what}")]
+
+
+def test_a_ring_is_a_slider_that_says_where_it_stands():
+    tree = dial_soup()
+    ring = tree.select_one("[role=slider]")
+    assert ring["tabindex"] == "0" and [ring[f"aria-value{k}"] for k in ("min", "max", "now", "text")] == ["0", "3", "0", "low"]
+    assert tree.select_one(".oplas-dial")["aria-label"] == 'a "ring"' and tree.select_one("p[aria-live]")
+    assert [s.get_text() for s in ring.select("span")] == LABELS and not tree.select("b > c, t²")
+
+def test_every_point_holds_its_sound_and_one_player_has_none_before_it_is_asked():
+    tree = dial_soup()
+    assert [i.get("data-sound") for i in tree.select("[role=slider] i")] == [*(f"data:audio/mpeg;base64,{k}" for k in "abc"), None]
+    player, = tree.select("audio")
+    assert player["class"] == ["oplas-sound"] and not {"src", "autoplay", "controls"} & set(player.attrs)
+    assert [s.get_text(strip=True) for s in tree.select(".oplas-map p span")] == ["small: no sound"]
+    assert not dial_soup(sounds=SOUNDS[:1] * 4).select(".oplas-map p")
+
+def test_a_button_holds_where_its_move_lands():
+    buttons = dial_soup().select("button")
+    assert {b.get_text(): json.loads(b["data-to"]) for b in buttons} == {"T (up)": [1, 2, 3, 0], "<T²>": [2, 3, 0, 1]}
+
+def test_the_centre_of_the_points_is_the_middle_and_the_farthest_sets_the_scale():
+    assert spots(dial_soup()) == [[50, 14], [86, 50], [50, 86], [14, 50]]
+    assert spots(dial_soup(points=np.array([[0, 2], [2, 0], [0, -2], [-2, 0]]) * 1e6 - 3e7)) == spots(dial_soup())
+    hand = dial_soup().select_one("[role=slider] b")["style"]
+    assert hand == "width:36.0%;rotate:-90.0deg"
+
+def test_labels_stand_farther_out_in_the_same_direction():
+    tree = dial_soup(points=np.random.default_rng(0).normal(size=(4, 2)))
+    inner, outer = np.array(spots(tree)) - 50, np.array(spots(tree, "span")) - 50
+    assert np.allclose(np.hypot(*outer.T), np.hypot(*inner.T) + 8, atol=.2)
+    assert ((inner * outer).sum(1) > .99 * np.hypot(*inner.T) * np.hypot(*outer.T)).all()
+
+@pytest.mark.parametrize("points", [np.zeros((4, 2)), np.full((4, 2), .1), np.full((4, 2), -1e9)])
+def test_a_collapsed_ring_stays_a_point(points):
+    assert np.abs(np.array(spots(dial_soup(points=points))) - 50).max() == 0
+
+def test_one_point_is_a_ring_too():
+    tree = dial_soup(points=[[3, 4]], sounds=SOUNDS[:1], labels=["C"], moves={"T": [0]})
+    assert spots(tree) == [[50, 50]] and tree.select_one("[role=slider]")["aria-valuemax"] == "0"
+
+@pytest.mark.parametrize("wrong, told", [
+    (dict(points=POINTS[:, :1]), r"points must be \(n, 2\)"), (dict(points=POINTS * math.nan), "points holds NaN"), (dict(points=POINTS[:0]), r"shape \(0, 2\)"),
+    (dict(sounds=SOUNDS[:2]), "sounds must have 4 entries, one a point, got 2"), (dict(sounds=[None] * 4), "only None"), (dict(sounds=["beep"] * 4), "<audio> elements"),
+    (dict(labels=LABELS[:3]), "labels must have 4"), (dict(labels=["a", "b", "c", " "]), "labels must be str, not empty"), (dict(alt=" "), "alt is empty"), (dict(alt=None), "alt is empty"),
+    (dict(moves={}), "moves must be a dict"), (dict(moves=[[1, 2, 3, 0]]), "moves must be a dict"), (dict(moves={"": [1, 2, 3, 0]}), "moves must be str"), (dict(moves={7: [1, 2, 3, 0]}), "moves must be str"),
+    (dict(moves={"T": [1, 2, 3]}), "'T' must have 4 indices in 0…3, got"), (dict(moves={"ok": [0] * 4, "T": [1, 2, 3, 4]}), "'T' must have 4 indices"), (dict(moves={"T": [0, 1, 2, -1]}), "'T' must"),
+    (dict(moves={"T": [0., 1., 2., 3.]}), "'T' must"), (dict(moves={"T": [True] * 4}), "'T' must"), (dict(moves={"T": "0123"}), "'T' must"), (dict(moves={"T": None}), "'T' must"), (dict(moves={"T": np.eye(4, dtype=int)}), "'T' must")])
+def test_a_dial_names_what_does_not_fit(wrong, told):
+    with pytest.raises(ValueError, match=told): dial_soup(**wrong)
+
+
+# the film
+
+FRAMES = np.random.default_rng(0).normal(size=(7, 3, 2))
+
+def film_soup(frames=FRAMES, **more): return BeautifulSoup(animation(frames, **dict(alt='a "film"') | more).data, "html.parser")
+
+def paths(tree, what="circle"):
+    "The path of every drawn point, (n, steps, 2), in the units of the page."
+    moves = [g.find("animatetransform", recursive=False) for g in tree.select(".run > g") if g.select_one(what)]
+    return np.array([[step.split() for step in m["values"].split(";")] for m in moves], float)
+
+
+def test_points_go_through_their_frames_and_stay_for_a_quarter():
+    path = paths(film_soup())
+    assert path.shape == (3, 9, 2), "seven frames, six steps, two more to hold"
+    assert (path[:, 6:] == path[:, 6:7]).all()
+    scale = np.ptp(path, axis=(0, 1)).max() / np.ptp(FRAMES, axis=(0, 1)).max()
+    moved = path[:, :7] - path[:1, :1]
+    assert np.allclose(moved, (FRAMES - FRAMES[0, 0]).transpose(1, 0, 2) * scale * [1, -1], atol=1.5), "one scale, right and up"
+    assert path.min() >= 100 and path.max() <= 900
+
+def test_a_collapse_is_seen_as_one():
+    path = paths(film_soup(np.stack([FRAMES[0], FRAMES[0] * .01])))
+    first, last = np.ptp(path[:, 0], axis=0).max(), np.ptp(path[:, -1], axis=0).max()
+    assert last < .02 * first
+
+def test_everything_moves_for_as_long_and_again_and_again():
+    tree = film_soup(targets=FRAMES, labels=list("abc"), captions=[f"{k}" for k in range(7)], seconds=5)
+    moves = tree.select("animate, animatetransform")
+    assert len(moves) == 3 + 3 + 1 + 1 and {(m["dur"], m["repeatcount"]) for m in moves} == {("5.000s", "indefinite")}
+    for m in moves:
+        if "keytimes" not in m.attrs: continue
+        times = [float(t) for t in m["keytimes"].split(";")]
+        assert len(times) == len(m["values"].split(";")) == 8 and times[0] == 0 and times[-1] == 1
+        assert np.allclose(times[:-1], np.arange(7) / 8, atol=1e-3)
+    assert not tree.select("script, [onload]")
+
+def test_targets_are_hollow_rings_in_the_colour_of_their_point_on_the_same_scale():
+    targets = np.roll(FRAMES, -1, axis=1)
+    tree = film_soup(targets=targets)
+    both = paths(tree)
+    assert np.array_equal(both[:3], np.roll(both[3:], -1, axis=0))
+    rings, dots = tree.select(".run circle[fill=none]"), tree.select(".run circle:not([fill=none])")
+    assert [r["stroke"] for r in rings] == [d["fill"] for d in dots] and len({d["fill"] for d in dots}) == 3
+
+def test_the_line_goes_through_the_points():
+    tree = film_soup()
+    line = np.array([step.split() for step in tree.select_one(".run polygon animate")["values"].split(";")], float)
+    assert np.array_equal(line.reshape(8, 3, 2)[:7], paths(tree)[:, :7].transpose(1, 0, 2))
+
+def test_whoever_wants_no_motion_gets_the_last_frame_and_nothing_in_it_moves():
+    tree = film_soup(labels=["a", "<b>", "c"], captions=[f"step {k}" for k in range(7)])
+    rest = tree.select_one(".rest")
+    assert not rest.select("animate, animatetransform") and [t.get_text() for t in rest.select("text")] == ["a", "<b>", "c", "step 6"]
+    still = [[float(v) for v in re.findall(r"[\d.]+", g["transform"])] for g in rest.select("g[transform]")]
+    assert np.array_equal(still, paths(tree)[:, -1])
+    assert tree.svg["role"] == "img" and tree.svg["aria-label"] == 'a "film"'
+    assert [t.get_text() for t in tree.select(".run text")] == ["a", "<b>", "c", *(f"step {k}" for k in range(7))]
+
+def test_sixteen_points_in_sixty_frames_are_light():
+    crowd = np.random.default_rng(0).normal(size=(60, 16, 2))
+    assert len(animation(crowd, alt="a crowd", targets=crowd).data) < 40_000
+    assert len(animation(crowd, alt="a crowd", labels=["C♯"] * 16, captions=[f"step {k}" for k in range(60)]).data) < 33_000
+
+@pytest.mark.parametrize("frames", [FRAMES.tolist(), FRAMES[:2], FRAMES[:, :1], np.zeros((2, 1, 2)), np.zeros((3, 4, 2), int), FRAMES * 1e9])
+def test_other_frames_are_fine(frames):
+    path = paths(film_soup(frames))
+    assert np.isfinite(path).all() and path.min() >= 100 and path.max() <= 900
+
+@pytest.mark.parametrize("wrong, told", [
+    (dict(frames=FRAMES[:1]), r"frames must be \(t, n, 2\), t ≥ 2 and n ≥ 1, got shape \(1, 3, 2\)"), (dict(frames=FRAMES[:, :0]), r"got shape \(7, 0, 2\)"),
+    (dict(frames=FRAMES[0]), r"frames must be"), (dict(frames=FRAMES[..., :1]), "frames must be"), (dict(frames=3.), "frames must be"),
+    (dict(frames=FRAMES * math.nan), "frames holds NaN or Inf"), (dict(frames=FRAMES + math.inf), "frames holds NaN or Inf"),
+    (dict(targets=FRAMES[:, :2]), r"targets must have the shape of frames, \(7, 3, 2\), got \(7, 2, 2\)"), (dict(targets=FRAMES[0]), "targets must have"), (dict(targets=FRAMES * math.nan), "targets holds NaN"),
+    (dict(labels=["a"]), "labels must have 3 entries, one a point, got 1"), (dict(labels=["a", "b", ""]), "labels must be str, not empty"), (dict(labels=[]), "labels must have 3 entries"),
+    (dict(captions=["a"] * 3), "captions must have 7 entries, one a frame, got 3"), (dict(captions=range(7)), "captions must be str"),
+    (dict(alt=" "), "alt is empty"), (dict(alt=None), "alt is empty"),
+    *((dict(seconds=s), "seconds must be a finite number above 0") for s in (0, -1, math.nan, math.inf, "8", True, None))])
+def test_a_film_names_what_does_not_fit(wrong, told):
+    with pytest.raises(ValueError, match=told): animation(**dict(frames=FRAMES, alt="a film") | wrong)
