@@ -422,3 +422,19 @@ def test_a_film_plays_pauses_and_respects_who_wants_no_motion(alone, motion):
     for time, step in ((0, 0), (3.1, 4), (7, 8)):
         drawing.evaluate("(s, t) => { s.pauseAnimations(); s.setCurrentTime(t) }", time)
         assert caption() == [f"step {step}"]
+
+
+def test_the_ring_of_notes_answers_in_its_chapter(visit):
+    "T goes up a semitone, T⁷ a fifth: where the operator that was learned lands, and what is heard there."
+    page = visit("08_rotations")
+    ring = page.locator(".oplas-dial").first
+    slider, line, sound = (ring.locator(s) for s in ("[role=slider]", "[aria-live]", "audio"))
+    notes = slider.locator("[data-sound]").evaluate_all("all => all.map(i => i.dataset.sound)")
+    assert len(set(notes)) == 12 and slider.get_attribute("aria-valuetext") == "C"
+    once, seven = ring.locator("button:text-is('T')"), ring.locator("button", has_text="T⁷")
+    for n, (press, label, said) in enumerate(((once, "C♯", "C → C♯"), (None, "C", "C"), (seven, "G", "C → G")), 1):
+        if press: press.click()
+        else: slider.press("Home")
+        await_start(page, sound, n)
+        assert line.inner_text() == said and slider.get_attribute("aria-valuetext") == label
+        assert sound.get_attribute("src") == notes[{"C": 0, "C♯": 1, "G": 7}[label]], "another note sounds"
