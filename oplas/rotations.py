@@ -146,7 +146,7 @@ def _repeated(step, k):
         return x
     return many
 
-# %% ../nbs/08_rotations.ipynb #792a0d43
+# %% ../nbs/08_rotations.ipynb #8848e7ea
 class FiLM(nn.Module):
     "γ ⊙ x + β, learned or set by a context vector. ValueError on bad sizes. Perez et al. (2018), Eq. 2."
     def __init__(self, dim: int,           # n, size of the vectors
@@ -188,7 +188,7 @@ class FiLM(nn.Module):
         return (x - s["beta"]) / s["gamma"]
 
     def inverse(self) -> Callable:  # of (y, context)
-        "The function that undoes the layer, as it is now."
+        "The function that undoes the layer, and follows it if it is trained further."
         return self._back
 
     def power(self, k: int) -> Callable:  # of (x, context)
@@ -267,7 +267,7 @@ class FiLMR(FiLM):
         ValueError if k is not whole."""
         return super().power(k) if self.affine else functools.partial(self._leap, k=_whole(k))
 
-# %% ../nbs/08_rotations.ipynb #fde41467
+# %% ../nbs/08_rotations.ipynb #195ee446
 KINDS = ("free", "rotation", "reflection", "exp")  #: of square matrices
 
 class SquareMatrix(nn.Module):
@@ -294,7 +294,7 @@ class SquareMatrix(nn.Module):
     def forward(self, x: torch.Tensor) -> torch.Tensor: return x @ self.matrix().mT
 
     def inverse(self) -> Callable:  # of x
-        "The function that undoes the layer, as it is now."
+        "The function that undoes the layer, and follows it if it is trained further."
         return self.power(-1)
 
     def power(self, k: int) -> Callable:  # of x
