@@ -24,7 +24,7 @@ def _reflect(x, u):
 
 def _turn(x, u, v): return _reflect(_reflect(x, u), v)
 
-# %% ../nbs/08_rotations.ipynb #10a35aa1
+# %% ../nbs/08_rotations.ipynb #70d34537
 def _vectors(**named):
     "Refuse what is no finite vector, or has no direction, or another size than the others, by name."
     for name, v in named.items():
@@ -45,6 +45,13 @@ def _like(x, u):
     got = (tuple(x.shape), x.dtype) if isinstance(x, torch.Tensor) else type(x).__name__
     if isinstance(got, str) or x.shape[-1:] != u.shape[-1:] or x.dtype != u.dtype:
         raise ValueError(f"x must be (..., {u.shape[-1]}) and {u.dtype} like u, got {got}")
+
+def _fits(x, n):
+    "x, refused if its vectors have another size than a layer's."
+    if not isinstance(x, torch.Tensor) or x.shape[-1:] != (n,):
+        got = tuple(x.shape) if isinstance(x, torch.Tensor) else type(x).__name__
+        raise ValueError(f"x must be a tensor (..., {n}), got {got}")
+    return x
 
 def _one_plane(u, v):
     "Refuse what is no single pair of vectors."
@@ -128,14 +135,14 @@ def rotate_toward(x: torch.Tensor,  # vectors, (..., n)
         raise ValueError("u and v are parallel: they span no plane to turn in")
     return _turn_by(x, a, b, angle.unsqueeze(-1))
 
-# %% ../nbs/08_rotations.ipynb #7d9e4ec0
+# %% ../nbs/08_rotations.ipynb #f3b8baec
 def _size(name, value, least):
     "Refuse what is no whole number of at least `least`."
-    if not isinstance(value, int) or isinstance(value, bool) or value < least:
+    if not isinstance(value, Integral) or isinstance(value, bool) or value < least:
         raise ValueError(f"{name} must be a whole number of at least {least}, got {value!r}")
 
 def _whole(k):
-    if not isinstance(k, int) or isinstance(k, bool):
+    if not isinstance(k, Integral) or isinstance(k, bool):
         raise ValueError(f"k must be a whole number, got {k!r}")
     return k
 
@@ -146,7 +153,7 @@ def _repeated(step, k):
         return x
     return many
 
-# %% ../nbs/08_rotations.ipynb #8848e7ea
+# %% ../nbs/08_rotations.ipynb #4f339bd0
 class FiLM(nn.Module):
     "γ ⊙ x + β, learned or set by a context vector. ValueError on bad sizes. Perez et al. (2018), Eq. 2."
     def __init__(self, dim: int,           # n, size of the vectors
@@ -154,6 +161,7 @@ class FiLM(nn.Module):
                 ):
         super().__init__()
         _size("dim", dim, 2)
+        self.dim = dim
         self.gamma, self.beta = nn.Parameter(torch.ones(dim)), nn.Parameter(torch.zeros(dim))
         self._listen(context)
 
@@ -181,11 +189,11 @@ class FiLM(nn.Module):
                 context: torch.Tensor | None = None,  # (..., context)
                ) -> torch.Tensor:                             # (..., n)
         s = self.settings(context)
-        return s["gamma"] * x + s["beta"]
+        return s["gamma"] * _fits(x, self.dim) + s["beta"]
 
     def _back(self, x, context=None):
         s = self.settings(context)
-        return (x - s["beta"]) / s["gamma"]
+        return (_fits(x, self.dim) - s["beta"]) / s["gamma"]
 
     def inverse(self) -> Callable:  # of (y, context)
         "The function that undoes the layer, and follows it if it is trained further."
@@ -208,7 +216,7 @@ def _at_once(x, gamma, beta, planes):
     along = nn.functional.pad(along, (0, 1), value=1.)       # and a column of ones, for β
     return torch.addmm(gamma * rows, along, torch.cat([-back, beta[None]])).view(x.shape)
 
-# %% ../nbs/08_rotations.ipynb #43ea1990
+# %% ../nbs/08_rotations.ipynb #40ab4ef8
 class FiLMR(FiLM):
     "FiLM, then a rotation in one plane or several. ValueError on bad sizes. Hawley (2024), Algorithm 1."
     def __init__(self, dim: int,           # n, size of the vectors
@@ -246,16 +254,19 @@ class FiLMR(FiLM):
                 context: torch.Tensor | None = None,  # (..., context)
                ) -> torch.Tensor:                             # (..., n)
         planes = self.planes(context)
+        _fits(x, self.dim)
         if self.affine and context is None: return _at_once(x, self.gamma, self.beta, planes)
         if self.affine: x = super().forward(x, context)
         for u, v in planes: x = _turn(x, u, v)
         return x
 
     def _back(self, x, context=None):
+        _fits(x, self.dim)
         for u, v in self.planes(context): x = _turn(x, v, u)
         return super()._back(x, context) if self.affine else x
 
     def _leap(self, x, context=None, k=1):
+        _fits(x, self.dim)
         for u, v in self.planes(context):
             a, b, angle = _frame(u, v)
             x = _turn_by(x, a, b, 2 * k * angle)
@@ -267,7 +278,7 @@ class FiLMR(FiLM):
         ValueError if k is not whole."""
         return super().power(k) if self.affine else functools.partial(self._leap, k=_whole(k))
 
-# %% ../nbs/08_rotations.ipynb #195ee446
+# %% ../nbs/08_rotations.ipynb #c682bea7
 KINDS = ("free", "rotation", "reflection", "exp")  #: of square matrices
 
 class SquareMatrix(nn.Module):
@@ -291,7 +302,8 @@ class SquareMatrix(nn.Module):
         one = torch.eye(len(skew), dtype=skew.dtype, device=skew.device)
         return self.start @ torch.linalg.solve(one + skew, one - skew)
 
-    def forward(self, x: torch.Tensor) -> torch.Tensor: return x @ self.matrix().mT
+    def forward(self, x: torch.Tensor) -> torch.Tensor:  # (..., n) both
+        return _fits(x, len(self.weight)) @ self.matrix().mT
 
     def inverse(self) -> Callable:  # of x
         "The function that undoes the layer, and follows it if it is trained further."
@@ -299,7 +311,8 @@ class SquareMatrix(nn.Module):
 
     def power(self, k: int) -> Callable:  # of x
         "The function that applies the matrix k times. ValueError if k is not whole."
-        return lambda x, k=_whole(k): x @ torch.linalg.matrix_power(self.matrix(), k).mT
+        _whole(k)
+        return lambda x: _fits(x, len(self.weight)) @ torch.linalg.matrix_power(self.matrix(), k).mT
 
 # %% ../nbs/08_rotations.ipynb #f37cdfa4
 @dataclasses.dataclass(frozen=True)
@@ -365,14 +378,16 @@ def ring_quality(z: torch.Tensor,     # points in their order, (..., n, dim); le
                        _winding(z), errors.amax(0) / radius,
                        _norm(orbit[-1] - centre).mean(-1) / radius)
 
-# %% ../nbs/08_rotations.ipynb #2d1cc4e3
+# %% ../nbs/08_rotations.ipynb #5ae02e2f
 def encoder(dim: int, width: int = 32) -> nn.Module:  # (..., dim) -> (..., dim)
-    "The paper's small network h, without its batch normalisation: each point is encoded on its own."
+    "The paper's small network h, without its batch normalisation. ValueError on bad sizes."
+    _size("dim", dim, 2), _size("width", width, 1)
     return nn.Sequential(nn.Linear(dim, width), nn.GELU(), nn.Linear(width, width), nn.GELU(),
                          nn.Linear(width, dim))
 
 def line(n_points: int, dim: int) -> torch.Tensor:  # (n_points, dim)
     "Points a unit apart: on the first axis in 2-D, on the diagonal (1, 1, …) in more; the middle at 0."
+    _size("n_points", n_points, 3), _size("dim", dim, 2)
     along = torch.arange(n_points) - (n_points - 1) / 2
     direction = torch.eye(2)[0] if dim == 2 else torch.full((dim,), dim ** -.5)
     return along[:, None] * direction
@@ -445,21 +460,27 @@ class _Rings:
         for modules, params in zip(self.modules, (self.h_params, self.t_params)):
             _put_back(modules, params)
 
-# %% ../nbs/08_rotations.ipynb #48506ca8
-def _train_rings(run, steps, lr, loss, frames=48):
-    "Train all runs; the steps that were kept, closer together at first, and (points, targets) there."
-    keep = sorted({round(steps ** (i / frames)) for i in range(frames + 1)} | {0})
-    optimizer = torch.optim.AdamW(run.params, lr=lr, betas=(.9, .95), weight_decay=0., fused=True)
+# %% ../nbs/08_rotations.ipynb #cef4d677
+def _anneal(params, loss, steps, lr, watch=lambda step: None):
+    "AdamW on `loss(progress)`; the learning rate falls to 0 along a cosine."
+    optimizer = torch.optim.AdamW(params, lr=lr, betas=(.9, .95), weight_decay=0., fused=True)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps)
-    history = []
-    for step in range(steps + 1):
-        if step == keep[len(history)]: history.append(run.points())
-        if step == steps: return keep, history
+    for step in range(steps):
+        watch(step)
         optimizer.zero_grad()
-        run.loss(loss, step / steps).backward()
+        loss(step / steps).backward()
         optimizer.step(), schedule.step()
 
-# %% ../nbs/08_rotations.ipynb #3ed03482
+def _train_rings(run, steps, lr, loss, frames=48):
+    "Train all runs; the steps that were kept, closer together at first, and (points, targets) there."
+    keep, history = sorted({round(steps ** (i / frames)) for i in range(frames + 1)} | {0}), []
+    def watch(step):
+        if step == keep[len(history)]: history.append(run.points())
+    _anneal(run.params, lambda progress: run.loss(loss, progress), steps, lr, watch)
+    watch(steps)
+    return keep, history
+
+# %% ../nbs/08_rotations.ipynb #43747ef9
 def stargate(n_points: int = 16,                 # on the line, 3 or more
              dim: int = 2,                       # 2 or more
              operator: Callable = None,          # dim -> a module T; None: `FiLMR` without γ and β
@@ -475,8 +496,12 @@ def stargate(n_points: int = 16,                 # on the line, 3 or more
     _size("n_points", n_points, 3), _size("dim", dim, 2), _size("steps", steps, 1)
     if not isinstance(lr, Real) or not 0 < lr < math.inf:
         raise ValueError(f"lr must be a finite number above 0, got {lr!r}")
-    seeds = (int(seeds),) if isinstance(seeds, Integral) else tuple(seeds)
-    if not seeds: raise ValueError("seeds is empty: name at least one")
+    if isinstance(seeds, Integral): seeds = (seeds,)
+    seeds = tuple(seeds) if isinstance(seeds, Sequence) else ()
+    if not seeds or any(isinstance(s, bool) or not isinstance(s, Integral) for s in seeds):
+        raise ValueError(f"seeds must be a whole number or a sequence of some, got {seeds!r}")
+    if not (operator is None or callable(operator)):
+        raise ValueError(f"operator must make a module from dim, got {operator!r}")
     build = operator or functools.partial(FiLMR, affine=False)
     both = [_made(lambda: (encoder(dim), build(dim)), s) for s in seeds]
     encoders, operators = map(list, zip(*both))
@@ -519,7 +544,7 @@ class Stargate:
     def plot(self, run: int = 0): _plot_stargate(self, run)
     def animate(self, run: int = 0): return _animate_stargate(self, run)  # an IPython `HTML`
 
-# %% ../nbs/08_rotations.ipynb #cc11dc4b
+# %% ../nbs/08_rotations.ipynb #81e7a8f9
 def _shown(result, run):
     "Points and targets of one run, (frames, n, 2): as they are in 2-D, else in the last ring's plane."
     if not isinstance(run, int) or not 0 <= run < len(result.seeds):
@@ -542,6 +567,7 @@ def _draw_ring(ax, z, targets, numbers):
     if numbers: ax.update_datalim(outside.numpy()), ax.autoscale_view()
     ax.set_aspect("equal", "datalim")
 
+# %% ../nbs/08_rotations.ipynb #00d8749e
 def _plot_stargate(result, run):
     import matplotlib.pyplot as plt
     z, targets = _shown(result, run)
@@ -559,9 +585,8 @@ def _plot_stargate(result, run):
     fig.suptitle(f"{z.shape[1]} points learn; squares in the last panel: where T takes each")
     fig.supxlabel("first coordinate", fontsize=9), fig.supylabel("second coordinate", fontsize=9)
     show(fig, f"{len(frames) + 1} panels: {z.shape[1]} points at growing steps of the training. In the "
-              "last panel "
-              f"the run is {verdict}, with winding {int(result.winding[run])}, and squares show where "
-              "the operator takes each point")
+              f"last panel the run is {verdict}, with winding {int(result.winding[run])}, and squares "
+              "show where the operator takes each point")
 
 def _animate_stargate(result, run):
     from oplas.widgets import animation

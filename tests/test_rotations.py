@@ -2,6 +2,7 @@
 import copy, functools, io, math
 
 import pytest
+import numpy as np
 import torch
 from hypothesis import given, settings, strategies as st
 from torch.autograd import gradcheck
@@ -249,7 +250,7 @@ def test_closed_form_is_as_good_as_many_steps(seed, planes, k):
     m, x = FiLMR(8, planes, affine=False), draw(3, 8, seed=seed, dtype=torch.float32)
     step, y = m if k >= 0 else m.inverse(), x
     for _ in range(abs(k)): y = step(y)
-    near(m.power(k)(x), y, 1e-4 * max(1, abs(k) / 30))
+    near(m.power(k)(x), y, 1e-6 * max(30, abs(k)))
     near(m.double().power(k)(x.double()).norm(dim=-1), x.double().norm(dim=-1), 1e-9)
 
 
@@ -405,8 +406,8 @@ def test_orthogonal_before_and_after_steps_of_an_optimiser(kind, det, n, seed):
     m, x = seeded(lambda: SquareMatrix(n, kind), seed), draw(8, n, seed=seed)
     start, optimizer = m.matrix().detach(), torch.optim.Adam(m.parameters(), lr=.1)
     for _ in range(5):
-        near(m.matrix() @ m.matrix().T, torch.eye(n, **F64), 1e-5)
-        assert torch.linalg.det(m.matrix()).item() == pytest.approx(det, abs=1e-4)
+        near(m.matrix() @ m.matrix().T, torch.eye(n, **F64), 2e-6)
+        assert torch.linalg.det(m.matrix()).item() == pytest.approx(det, abs=1e-5)
         near(m(x), x @ m.matrix().T)
         optimizer.zero_grad(), (m(x) - x.roll(1, 0)).pow(2).sum().backward(), optimizer.step()
     assert not torch.allclose(m.matrix(), start)
@@ -678,9 +679,9 @@ def test_locks_in_two_dimensions():
     run = stargate(16, 2, seeds=0, steps=1000)
     assert bool(run.locked) and run.winding.abs() == 1
     assert run.orbit_error < .05
-    assert run.operators[0].angles().item() == pytest.approx(2 * math.pi / 16, abs=.01)
+    assert run.operators[0].angles().item() == pytest.approx(2 * math.pi / 16, abs=.002)
     z = run.z[0]
-    with torch.no_grad(): near(run.operators[0].power(16)(z), z, .1)
+    with torch.no_grad(): near(run.operators[0].power(16)(z), z, .02)
 
 
 def test_the_loss_is_called_with_the_progress():
@@ -704,9 +705,12 @@ def test_plot_and_animate(monkeypatch):
     monkeypatch.setattr(R, "show", lambda fig, *args, **kwargs: shown.append(fig))
     for run in (0, 2):
         short().plot(run)
-        assert len(shown[-1].axes) >= 1 and any(ax.has_data() for ax in shown[-1].axes)
-        page = short().animate(run)
-        assert isinstance(page, HTML) and len(page.data) > 200
+        axes, result = shown[-1].axes, short()
+        assert axes[-1].get_title().endswith("not locked") != bool(result.locked[run])
+        assert np.allclose(axes[-1].lines[1].get_xydata(), result.z[run]), "the points as they ended"
+        assert np.allclose(axes[-1].lines[2].get_xydata(), result.targets[-1, run]), "and where T takes them"
+        page = result.animate(run)
+        assert isinstance(page, HTML) and page.data.count("<circle") >= 2 * result.z.shape[1]
     stargate(4, 5, steps=3).plot()
     assert len(shown) == 3
     assert isinstance(stargate(3, 3, steps=1).animate(), HTML)
@@ -802,8 +806,21 @@ def test_bad_rings(z):
 
 
 @pytest.mark.parametrize("name, values", {"n_points": [2, 0, -1, 3.5, None, True], "steps": [0, -1, 1.5, None, True],
-                                          "seeds": [(), [], range(0)],
-                                          "lr": [0, -.1, math.nan, math.inf]}.items())
+                                          "seeds": [(), [], range(0), 1.5, None, "a", [1.5], True, [True]],
+                                          "operator": [3, "FiLMR"],
+                                          "lr": [0, -.1, math.nan, math.inf, "a"]}.items())
 def test_bad_stargates(name, values):
     for value in values:
         with pytest.raises(ValueError, match=name): stargate(**{"n_points": 4, "steps": 1} | {name: value})
+
+
+@pytest.mark.parametrize("layer", [FiLM(4), FiLMR(4), FiLMR(4, affine=False), SquareMatrix(4)], ids=["FiLM", "FiLMR", "rotation", "matrix"])
+@pytest.mark.parametrize("x", [torch.ones(3, 1), torch.ones(3, 5), torch.ones(()), [1., 2, 3, 4]], ids=["1", "5", "none", "list"])
+def test_a_layer_refuses_vectors_of_another_size(layer, x):
+    for f in (layer, layer.inverse(), layer.power(2), layer.power(-1)):
+        with pytest.raises(ValueError, match=r"x must be a tensor \(\.\.\., 4\)"): f(x)
+
+
+@pytest.mark.parametrize("make", [lambda: R.line(2, 2), lambda: R.line(3, 1), lambda: R.encoder(1), lambda: R.encoder(2, 0)])
+def test_starts_of_a_ring_have_sizes(make):
+    with pytest.raises(ValueError, match="n_points|dim|width"): make()
