@@ -203,8 +203,26 @@ class FiLM(nn.Module):
         "A function: the layer k times, or its inverse -k times. ValueError if k is not whole."
         return _repeated(self if _whole(k) >= 0 else self.inverse(), abs(k))
 
-# %% ../nbs/08_rotations.ipynb #7032b922
+# %% ../nbs/08_rotations.ipynb #6eff0388
 START = .1  #: a new FiLMR has v = u + START · noise, so that it starts as a small turn
+
+def _at_right_angles(pairs):
+    "u and v of each plane, (..., 2, n), less what lies in the planes before it."
+    found = []
+    for pair in pairs:
+        for w in found:
+            basis = torch.linalg.qr(w.mT)[0]
+            pair = pair - pair @ basis @ basis.mT
+        found.append(pair)
+    return [tuple(w.unbind(-2)) for w in found]
+
+def _leap(layer, x, context=None, k=1):
+    "x turned by k times the layer's angle in each plane."
+    _fits(x, layer.dim)
+    for u, v in layer.planes(context):
+        a, b, angle = _frame(u, v)
+        x = _turn_by(x, a, b, 2 * k * angle)
+    return x
 
 def _at_once(x, gamma, beta, planes):
     "γ ⊙ x + β, turned in all planes, as one matrix product, so that a large batch is written once."
@@ -216,7 +234,7 @@ def _at_once(x, gamma, beta, planes):
     along = nn.functional.pad(along, (0, 1), value=1.)       # and a column of ones, for β
     return torch.addmm(gamma * rows, along, torch.cat([-back, beta[None]])).view(x.shape)
 
-# %% ../nbs/08_rotations.ipynb #40ab4ef8
+# %% ../nbs/08_rotations.ipynb #731df043
 class FiLMR(FiLM):
     "FiLM, then a rotation in one plane or several. ValueError on bad sizes. Hawley (2024), Algorithm 1."
     def __init__(self, dim: int,           # n, size of the vectors
@@ -236,14 +254,8 @@ class FiLMR(FiLM):
     def planes(self, context: torch.Tensor | None = None,  # (..., context)
               ) -> list[tuple[torch.Tensor, torch.Tensor]]:  # of each plane: u and v, (..., n)
         "The planes, each at right angles to those before it, so that their rotations commute."
-        s, found = self.settings(context), []
-        for u, v in zip(s["u"].unbind(-2), s["v"].unbind(-2)):
-            pair = torch.stack([u, v], -2)
-            for w in found:
-                basis = torch.linalg.qr(w.mT)[0]
-                pair = pair - pair @ basis @ basis.mT
-            found.append(pair)
-        return [tuple(w.unbind(-2)) for w in found]
+        s = self.settings(context)
+        return _at_right_angles(torch.stack([s["u"], s["v"]], -2).unbind(-3))
 
     def angles(self, context: torch.Tensor | None = None,  # (..., context)
               ) -> torch.Tensor:  # (..., planes), radians from 0 to 2π
@@ -265,18 +277,11 @@ class FiLMR(FiLM):
         for u, v in self.planes(context): x = _turn(x, v, u)
         return super()._back(x, context) if self.affine else x
 
-    def _leap(self, x, context=None, k=1):
-        _fits(x, self.dim)
-        for u, v in self.planes(context):
-            a, b, angle = _frame(u, v)
-            x = _turn_by(x, a, b, 2 * k * angle)
-        return x
-
     def power(self, k: int) -> Callable:  # of (x, context)
         """The function that applies the layer k times: in one turn without γ and β, else in k steps.
 
         ValueError if k is not whole."""
-        return super().power(k) if self.affine else functools.partial(self._leap, k=_whole(k))
+        return super().power(k) if self.affine else functools.partial(_leap, self, k=_whole(k))
 
 # %% ../nbs/08_rotations.ipynb #c682bea7
 KINDS = ("free", "rotation", "reflection", "exp")  #: of square matrices
