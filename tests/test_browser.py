@@ -49,7 +49,7 @@ def test_a_page_opens_and_fits(visit, name):
     assert page.evaluate("started.length") == 0, "a sound plays before anybody touched anything"
 
 
-@pytest.mark.parametrize("name", ["01_divergences", "29_plots"])
+@pytest.mark.parametrize("name", ["01_divergences", "24_plots"])
 def test_figures_take_the_colour_of_the_page(visit, name):
     ink = {}
     for scheme in ("light", "dark"):
@@ -60,7 +60,7 @@ def test_figures_take_the_colour_of_the_page(visit, name):
     assert brightness["light"] < 250 < 500 < brightness["dark"]
 
 
-@pytest.mark.parametrize("name", ["25_widgets", "02_autoencoders"])
+@pytest.mark.parametrize("name", ["31_widgets", "02_autoencoders"])
 def test_moving_a_slider_changes_the_picture(visit, name):
     "No kernel runs: what answers is the page itself."
     page = visit(name)
@@ -82,7 +82,7 @@ def test_moving_a_slider_changes_the_picture(visit, name):
     assert len({start[1], across[1], up[1]}) == 3, "what is on the screen did not change"
 
 
-SOUND_PAGES = [p for p in ("25_widgets", "03_sampler", "05_attributes") if p in PAGES]      # pages with sliders over sounds
+SOUND_PAGES = [p for p in ("31_widgets", "03_sampler", "05_attributes") if p in PAGES]      # pages with sliders over sounds
 
 
 @pytest.fixture(params=SOUND_PAGES)
@@ -176,7 +176,7 @@ def test_a_sound_that_cannot_play_breaks_nothing(sounds):
     page.wait_for_timeout(100)
 
 
-MAP_PAGES = [p for p in ("25_widgets", "03_sampler") if p in PAGES]        # pages with a map of sounds
+MAP_PAGES = [p for p in ("31_widgets", "03_sampler") if p in PAGES]        # pages with a map of sounds
 
 
 @pytest.fixture(params=MAP_PAGES)
@@ -235,7 +235,7 @@ def test_points_lie_in_a_square_and_are_large_enough_for_a_finger(sound_map):
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_the_edge_of_a_dot_has_the_colour_of_the_text(visit, scheme):
-    page = visit("25_widgets", scheme)
+    page = visit("31_widgets", scheme)
     dots = page.locator(".oplas-map :is(button, i)")
     edge, text = dots.evaluate_all("""all => [all.map(e => getComputedStyle(e, "::before").backgroundColor),
                                               getComputedStyle(document.querySelector("article p")).color]""")
@@ -265,7 +265,7 @@ def test_text_stands_out_from_its_ground(visit, name, scheme):
 
 
 def test_a_solution_unfolds(visit):
-    page = visit("28_book")
+    page = visit("32_book")
     solution = page.locator("div.cell.tag_solution details").first
     assert solution.get_attribute("open") is None
     solution.locator("summary").click()

@@ -56,8 +56,8 @@ def test_controls_carry_their_state(site, page):
     states = soup(page).find_all("script", type="application/vnd.jupyter.widget-state+json")
     known = {k for s in states for k in json.loads(s.string)["state"]}
     for v in views: assert json.loads(v.string)["model_id"] in known
-    if page in ("02_autoencoders", "03_sampler", "05_attributes", "25_widgets"): assert views
-    if page in ("08_rotations", "25_widgets"):      # these need no state: all is in the page
+    if page in ("02_autoencoders", "03_sampler", "05_attributes", "31_widgets"): assert views
+    if page in ("08_rotations", "31_widgets"):      # these need no state: all is in the page
         assert article(page).select(".oplas-dial [role=slider]") and article(page).select(".oplas-dial button[data-to]")
         assert article(page).select(".oplas-film svg")
 
