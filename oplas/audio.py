@@ -5,7 +5,7 @@
 # %% ../nbs/27_audio.ipynb #5a3a7f66
 from __future__ import annotations
 
-import base64, contextlib, html, io, math, os, pathlib, re, warnings
+import base64, html, io, math, os, pathlib, re, warnings
 
 import numpy as np
 import torch
@@ -13,6 +13,7 @@ from torch import nn
 
 from .data import Notes
 from .plots import svg
+from .training import one_thread
 
 # %% auto #0
 __all__ = ['LONGEST', 'sound_html', 'play', 'Mel', 'LogMel', 'mel_to_linear', 'griffin_lim', 'spectral_convergence',
@@ -237,15 +238,6 @@ class LogMel(Mel):
     def _must_be_fitted(self):
         if self.top.isnan(): raise ValueError("LogMel has no scale yet: call fit(audio) first")
 
-# %% ../nbs/27_audio.ipynb #3762a703
-@contextlib.contextmanager
-def _one_thread():
-    "Let torch use one thread inside, and as many as before afterwards."
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try: yield
-    finally: torch.set_num_threads(before)
-
 # %% ../nbs/27_audio.ipynb #072b924e
 def mel_to_linear(mel: torch.Tensor,  # (..., n_mels, frames), magnitudes, 0 or more
                   logmel: Mel,        # the filters that made them
@@ -260,7 +252,7 @@ def mel_to_linear(mel: torch.Tensor,  # (..., n_mels, frames), magnitudes, 0 or 
     a = weight * logmel.filters
     step = 1 / (a @ a.T).sum(1).max()
 
-    @_one_thread()
+    @one_thread()
     def solve(m):
         x = y = (logmel.pinv @ m).clamp(min=0)
         for k in range(n_iter):
@@ -281,7 +273,7 @@ def _overlap_add(frames, hop_length):
     return out.flatten(1)
 
 # %% ../nbs/27_audio.ipynb #e2f33f56
-@_one_thread()
+@one_thread()
 def _refine(c, size, tail, scale, window, hop_length, n_iter, momentum):
     "Spectra (batch, frames, bins) of these sizes, their phases in better accord."
     last = None

@@ -6,11 +6,11 @@
 from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 import torch
 from torch.autograd.function import once_differentiable
 from torch.utils.checkpoint import checkpoint
+from .training import one_thread
 
 # %% auto #0
 __all__ = ['kl_discrete', 'kl_mvn', 'kl_normal', 'Kernel', 'rbf', 'imq', 'median_bandwidth', 'mmd2', 'prior_kernel',
@@ -186,14 +186,6 @@ _TILE = 2**16       # pairs worked on at a time: 256 kB of float32
 _TILE_GPU = 2**24   # an accelerator wants more at once
 _KEEP = 2**18       # pairs that autograd may remember; above that, gradients are added up on the way
 
-@contextmanager
-def _one_thread():
-    "Let PyTorch use one thread, in the calling thread only; also a decorator."
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try: yield
-    finally: torch.set_num_threads(threads)
-
 def _tile(kernel: Callable, a: torch.Tensor, b: torch.Tensor, same: bool) -> torch.Tensor:
     "Sum of the kernel over a tile's pairs; only above the diagonal if both sides are the `same`."
     squares = a.square().sum(-1, keepdim=True) + b.square().sum(-1).unsqueeze(-2)
@@ -277,7 +269,7 @@ def _two_clouds(x: torch.Tensor,  # what came for x
     return *(t.expand(*batch, *t.shape[-2:]).reshape(-1, *t.shape[-2:]) for t in (x, y)), batch
 
 # %% ../nbs/01_divergences.ipynb #4bb9f71a
-@_one_thread()
+@one_thread()
 def mmd2(x: torch.Tensor,                 # points, shape (..., n, dim)
          y: torch.Tensor,                 # points, shape (..., m, dim)
          kernel: Callable | None = None,  # of squared distances; None: an RBF of the median bandwidth
@@ -302,7 +294,7 @@ def prior_kernel(dim: int,  # of the latent space
     return rbf([math.sqrt(dim) * 2.**k for k in range(-3, 4)])
 
 # %% ../nbs/01_divergences.ipynb #a240dc45
-@_one_thread()
+@one_thread()
 def mmd2_normal(z: torch.Tensor,               # codes, shape (..., n, dim)
                 kernel: Kernel | None = None,  # `rbf(…)` or `imq(…)`; None: `prior_kernel(dim)`
                 estimator: str = "unbiased",   # or "biased"

@@ -11,6 +11,7 @@ import torch.nn as nn
 from numbers import Integral, Real
 from torch.func import functional_call, stack_module_state, vmap
 from .plots import INK, PALETTE, show
+from .training import one_thread
 
 # %% auto #0
 __all__ = ['START', 'KINDS', 'rotate_plane', 'rotation_matrix', 'aguilera_perez', 'rotate_toward', 'FiLM', 'FiLMR',
@@ -474,8 +475,10 @@ def _anneal(params, loss, steps, lr, watch=lambda step: None):
         watch(step)
         optimizer.zero_grad()
         loss(step / steps).backward()
-        optimizer.step(), schedule.step()
+        optimizer.step()
+        schedule.step()
 
+@one_thread()
 def _train_rings(run, steps, lr, loss, frames=48):
     "Train all runs; the steps that were kept, closer together at first, and (points, targets) there."
     keep, history = sorted({round(steps ** (i / frames)) for i in range(frames + 1)} | {0}), []

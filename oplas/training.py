@@ -13,11 +13,13 @@ import numpy as np
 import platformdirs
 import safetensors.torch
 import torch
+from threadpoolctl import threadpool_limits
 from torch import nn
 from tqdm import tqdm
 
 # %% auto #0
-__all__ = ['device', 'full', 'seed_everything', 'History', 'NonFiniteLoss', 'fit', 'code_hash', 'load_or_train']
+__all__ = ['device', 'full', 'threads', 'one_thread', 'limit_threads', 'seed_everything', 'History', 'NonFiniteLoss', 'fit',
+           'code_hash', 'load_or_train']
 
 # %% ../nbs/23_training.ipynb #9433cfe5
 @functools.cache
@@ -31,6 +33,27 @@ def device() -> torch.device:  # where models and batches live
 def full() -> bool:  # False unless the variable `OPLAS_FULL` is 1
     "Whether the reader asked for the papers' full sizes, or for more seeds."
     return os.environ.get("OPLAS_FULL") == "1"
+
+# %% ../nbs/23_training.ipynb #be46f361
+def threads() -> int:  # 1, unless the variable `OPLAS_THREADS` is a larger number
+    "How many threads a training may use. ValueError if `OPLAS_THREADS` is no whole number from 1 on."
+    asked = os.environ.get("OPLAS_THREADS", "1")
+    if not asked.isdecimal() or int(asked) < 1:
+        raise ValueError(f"OPLAS_THREADS must be a whole number from 1 on, got {asked!r}")
+    return int(asked)
+
+@contextlib.contextmanager
+def one_thread():
+    "Let torch use `threads()` inside, and as many as before afterwards; also a decorator."
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads())
+    try: yield
+    finally: torch.set_num_threads(before)
+
+def limit_threads() -> None:
+    "From now on, let torch and the libraries under NumPy use `threads()` in this process."
+    torch.set_num_threads(threads())
+    threadpool_limits(threads())
 
 # %% ../nbs/23_training.ipynb #1400dc9a
 def seed_everything(seed: int,  # 0 … 2⁶⁴ - 1
@@ -285,7 +308,7 @@ def fit(model: nn.Module,  # trained in place; ends on `device()` (or the fabric
     run = _Run(model, loss, data, epochs, batch_size, lr, weight_decay, clip, seed, checkpoint,
                fabric or _OneDevice())
     try:
-        with _own_randomness(), run.bar(progress) as bar:
+        with one_thread(), _own_randomness(), run.bar(progress) as bar:
             for epoch in range(run.epoch, epochs):
                 for batch in run.batches(epoch):
                     values = run.forward(*batch)

@@ -374,8 +374,15 @@ def test_a_real_soundfont():
     sound = render(x, soundfont=font)
     assert sound.shape == (2, 44_100) and sound.abs().max() == pytest.approx(.9) and sound[:, -1].abs().max() < 1e-3
     for part, pitch in zip([*sound[0].reshape(4, -1), sound[1, :11_025]], [60, 64, 67, 72, 57]):
-        hz = 440 * 2 ** ((pitch - 69) / 12)
-        assert 12 * np.log2(f0_autocorrelation(part, fmin=.75 * hz, fmax=1.9 * hz, refine=True).item() / hz) == pytest.approx(0, abs=.15)
+        assert fundamental(part, 440 * 2 ** ((pitch - 69) / 12)) == pytest.approx(0, abs=10)
+
+def fundamental(sound, hz, sample_rate=22_050):
+    """How many cents the lowest partial lies above hz. A piano's strings are stiff and their upper partials sharp, so a meter that looks
+    for one period in all of them, as the autocorrelation does, reads up to 30 cents too high."""
+    power = np.abs(np.fft.rfft(sound.numpy() * np.hanning(len(sound)), 2**18))
+    frequency = np.fft.rfftfreq(2**18, 1 / sample_rate)
+    near = (frequency > .97 * hz) & (frequency < 1.03 * hz)
+    return 1200 * np.log2(frequency[near][power[near].argmax()] / hz)
 
 
 # pictures

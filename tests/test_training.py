@@ -61,6 +61,25 @@ def test_device_is_chosen_once(monkeypatch):
     try: assert device().type == "meta"
     finally: device.cache_clear()
 
+def test_training_uses_one_thread_unless_asked_for_more(monkeypatch):
+    seen = []
+    def watching(model, x, y):
+        seen.append(torch.get_num_threads())
+        return loss(model, x, y)
+    torch.set_num_threads(2)
+    fit_quietly(make(), watching, rows(), epochs=1)
+    monkeypatch.setenv("OPLAS_THREADS", "3")
+    fit_quietly(make(), watching, rows(), epochs=1)
+    assert set(seen) == {1, 3} and torch.get_num_threads() == 2
+    training.limit_threads()
+    assert torch.get_num_threads() == 3
+    torch.set_num_threads(1)
+
+@pytest.mark.parametrize("asked", ["0", "-1", "many", "1.5", ""])
+def test_a_number_of_threads_that_is_none(monkeypatch, asked):
+    monkeypatch.setenv("OPLAS_THREADS", asked)
+    with pytest.raises(ValueError, match="OPLAS_THREADS must be a whole number"): fit_quietly(make(), loss, rows(), epochs=1)
+
 @pytest.mark.parametrize("seed", [0, 7, 2**63, 2**64 - 1, np.int64(3)])
 def test_seed_everything(seed):
     draw = lambda g: (random.random(), np.random.rand(), torch.rand(1).item(), torch.rand(1, generator=g).item())
