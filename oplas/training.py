@@ -247,7 +247,7 @@ class _Run:
         self.size, self.steps = min(batch_size, rows), max(1, rows // batch_size)
         self.checkpoint = checkpoint and _Checkpoint(checkpoint, model, loss, data, numbers)
         trained = [p for p in model.parameters() if p.requires_grad]
-        self.adam = torch.optim.AdamW(trained, lr=lr, weight_decay=weight_decay)
+        self.adam = torch.optim.AdamW(trained, lr=lr, weight_decay=weight_decay, fused=True)
         one_cycle = torch.optim.lr_scheduler.OneCycleLR
         self.schedule = one_cycle(self.adam, max_lr=lr, total_steps=epochs * self.steps)
         self.forward, self.optimizer = fabric.setup(_Step(model, loss), self.adam)
