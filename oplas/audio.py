@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from .data import Notes
+from .strings import Notes
 from .plots import svg
 from .training import one_thread
 

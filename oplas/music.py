@@ -11,7 +11,7 @@ from typing import NamedTuple
 import numpy as np
 import torch
 
-from .data import pluck
+from .strings import pluck
 
 # %% auto #0
 __all__ = ['HOLD', 'REST', 'GRIDS', 'WEIGHTS', 'Events', 'to_events', 'on_grid', 'to_tokens', 'write_midi', 'read_midi', 'render',

@@ -37,7 +37,7 @@ def test_no_badge_for_cells_that_export_nothing_public():
 
 
 def test_names_that_differ_only_in_case_get_different_anchors():
-    assert book.anchor("oplas.data", "Digits") != book.anchor("oplas.data", "digits")
+    assert book.anchor("oplas.pictures", "Digits") != book.anchor("oplas.pictures", "digits")
 
 
 def test_key_changes_with_stored_outputs_of_cells_that_do_not_run():

@@ -597,7 +597,7 @@ def test_the_chapters_pages_and_the_package_have_one_hash():
     import nbformat
     from nbclient import NotebookClient
     nbs, cells = pathlib.Path(__file__).parents[1] / "nbs", []
-    for page, name in (("03_sampler", "_trained"), ("05_attributes", "_trained"), ("21_data", "_parse")):
+    for page, name in (("03_sampler", "_trained"), ("05_attributes", "_trained"), ("29_tunes", "_parse")):
         sources = [c.source for c in nbformat.read(nbs / f"{page}.ipynb", 4).cells if c.source.startswith("#| export")]
         ask = f"import oplas.{page[3:]} as module\nfrom oplas.training import code_hash\nprint('hash:', {name}.__module__, code_hash({name}), code_hash(module.{name}))"
         cells += ["%reset -f", *sources, ask]
