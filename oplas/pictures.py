@@ -156,6 +156,8 @@ def deal(groups,  # (n,), whole numbers or names; rows of a group go into one pa
     kind, least = np.zeros(len(group), int), len(parts)
     if kinds is not None: kind, least = np.unique(kinds, return_inverse=True)[1], 1
     elif len(names) < least: raise ValueError(f"shares: {least} parts need as many groups, got {len(names)}")
+    if kind.shape != group.shape:
+        raise ValueError(f"kinds must be {len(group)} numbers, one for each row of groups, got {len(kind)}")
     kind_of, part, owed = np.full(len(names), -1), np.zeros(len(names), int), np.zeros(len(parts))
     kind_of[group] = kind
     kind_of[group[kind_of[group] != kind]] = -1  # of several kinds

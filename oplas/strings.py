@@ -92,7 +92,14 @@ class Notes:
     sample_rate: int  # samples a second
     factors: dict[str, torch.Tensor] = dataclasses.field(default_factory=dict)  # name -> (n,), float32
 
-    def __post_init__(self): _check_notes(self)
+    def __post_init__(self):
+        n, names = len(shaped("audio", self.audio, "n", "samples", kind="float32")), self.instruments
+        for name in ("midi", "instrument", "take"): shaped(name, getattr(self, name), n, kind="int64")
+        for name, v in self.factors.items(): shaped(f"factors[{name!r}]", v, n, kind="float32")
+        if n and not 0 <= self.instrument.min() <= self.instrument.max() < len(names):
+            raise ValueError(f"instrument must lie in 0 … {len(names) - 1}, the indices of {names}, got "
+                             f"{self.instrument.min()} … {self.instrument.max()}")
+        positive("sample_rate", self.sample_rate)
 
     def __len__(self) -> int: return len(self.audio)
 
@@ -119,17 +126,6 @@ class Notes:
             ):  # matplotlib Figure
         "Spectrograms of some of the notes. ValueError if there are fewer."
         return _plot_notes(self, count)
-
-# %% ../nbs/26_strings.ipynb #40f6e0db
-def _check_notes(notes):
-    "ValueError unless the fields of `Notes` fit together."
-    n, names = len(shaped("audio", notes.audio, "n", "samples", kind="float32")), notes.instruments
-    for name in ("midi", "instrument", "take"): shaped(name, getattr(notes, name), n, kind="int64")
-    for name, v in notes.factors.items(): shaped(f"factors[{name!r}]", v, n, kind="float32")
-    if n and not 0 <= notes.instrument.min() <= notes.instrument.max() < len(names):
-        raise ValueError(f"instrument must lie in 0 … {len(names) - 1}, the indices of {names}, got "
-                         f"{notes.instrument.min()} … {notes.instrument.max()}")
-    positive("sample_rate", notes.sample_rate)
 
 # %% ../nbs/26_strings.ipynb #9637a70d
 def _plot_notes(notes, count):

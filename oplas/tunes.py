@@ -144,11 +144,11 @@ def _tunes(path):
 @contextlib.contextmanager
 def _quiet():
     "Without what music21 writes to stderr; only in a process's first thread, so as to silence no other."
-    with contextlib.ExitStack() as stack:
-        if threading.current_thread() is threading.main_thread():
-            stack.enter_context(warnings.catch_warnings())
-            warnings.simplefilter("ignore")
-            stack.enter_context(contextlib.redirect_stderr(io.StringIO()))
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    with warnings.catch_warnings(), contextlib.redirect_stderr(io.StringIO()):
+        warnings.simplefilter("ignore")
         yield
 
 # %% ../nbs/29_tunes.ipynb #122012c2
@@ -322,7 +322,14 @@ class Melodies:
     ticks_per_bar: int  # 24 or 16
     left_out: dict[str, int] = dataclasses.field(default_factory=dict)  # reason -> bars, when first read
 
-    def __post_init__(self): _check_melodies(self)
+    def __post_init__(self):
+        ticks = one_of("ticks_per_bar", self.ticks_per_bar, GRIDS)
+        n, wide = shaped("tokens", self.tokens, "n", "ticks", kind="int64").shape
+        one_of("tokens.shape[1]", wide, (ticks, 2 * ticks))
+        for name in ("tune", "bar"): shaped(name, getattr(self, name), n, kind="int64")
+        if n and not 0 <= self.tune.min() <= self.tune.max() < len(self.titles):
+            raise ValueError(f"tune must lie in 0 … {len(self.titles) - 1}, the indices of titles, got "
+                             f"{self.tune.min()} … {self.tune.max()}")
 
     def __len__(self) -> int: return len(self.tokens)
 
@@ -352,17 +359,6 @@ class Melodies:
         window is in a part twice. ValueError on bad shares or seed, or too few tunes."""
         part = torch.from_numpy(_deal_tunes(self, shares, seed))
         return tuple(self[part == i] for i in range(len(shares)))
-
-# %% ../nbs/29_tunes.ipynb #1dd99f73
-def _check_melodies(m):
-    "ValueError unless the fields of `Melodies` fit together."
-    ticks = one_of("ticks_per_bar", m.ticks_per_bar, GRIDS)
-    n, wide = shaped("tokens", m.tokens, "n", "ticks", kind="int64").shape
-    one_of("tokens.shape[1]", wide, (ticks, 2 * ticks))
-    for name in ("tune", "bar"): shaped(name, getattr(m, name), n, kind="int64")
-    if n and not 0 <= m.tune.min() <= m.tune.max() < len(m.titles):
-        raise ValueError(f"tune must lie in 0 … {len(m.titles) - 1}, the indices of titles, got "
-                         f"{m.tune.min()} … {m.tune.max()}")
 
 # %% ../nbs/29_tunes.ipynb #1fbfa1ac
 _BOOKS = {"folk": ("oneills1850", "ryansMammoth"), "essen": ("essenFolksong",)}

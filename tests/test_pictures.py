@@ -184,6 +184,9 @@ def test_too_few_groups():
     with pytest.raises(ValueError, match="got 0"): deal([])
     assert len(deal([], kinds=[])) == 0
 
+def test_kinds_of_another_length():
+    with pytest.raises(ValueError, match="kinds must be 4 numbers.*got 3"): deal([0, 1, 2, 3], kinds=[0, 0, 1])
+
 @pytest.mark.parametrize("wrap", [list, np.array, torch.tensor, lambda x: np.array([f"name {v}" for v in x])])
 def test_what_groups_may_be(wrap):
     groups = [3, 1, 3, 9, 1, 5, 7, 2]
