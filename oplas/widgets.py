@@ -9,6 +9,7 @@ from importlib import resources
 from numbers import Integral, Real
 from typing import Callable
 import numpy as np
+from .checks import finite, positive, whole
 from .plots import PALETTE, picture
 
 # %% auto #0
@@ -127,8 +128,7 @@ def plane(panel: Callable,            # (x, y) -> grey (h, w) or colour (h, w, 3
           width: int = 320,           # of a picture on the page, in CSS pixels
          ):                           # the `grid`, an ipywidgets `VBox`
     "Walk a plane with two sliders: pictures; any point with a kernel. ValueError if it is no grid."
-    if not isinstance(steps, int) or steps < 2:
-        raise ValueError(f"steps must be a whole number of at least 2, got {steps!r}")
+    whole("steps", steps, 2)
     if len(set(names)) != 2: raise ValueError(f"names must be two different names, got {names!r}")
     def shown(a, b): return picture(panel(a, b), f"{alt} at {_words(names, (a, b))}", width)
     return grid(shown, dict(zip(names, (_positions(x, "x", steps), _positions(y, "y", steps)))))
@@ -139,8 +139,7 @@ def _points(points) -> np.ndarray:
     points = np.asarray(points, dtype=float)
     if points.ndim != 2 or points.shape[1] != 2 or not len(points):
         raise ValueError(f"points must be (n, 2), n at least 1, got shape {points.shape}")
-    if not np.isfinite(points).all(): raise ValueError("points holds NaN or Inf")
-    return points
+    return finite("points", points)
 
 def _on_page(points, fill: float = 92) -> np.ndarray:
     "Points (n, 2) as per cent from the left and from the top; the wider direction fills so much."
@@ -313,9 +312,7 @@ def _reel(frames, targets) -> tuple[np.ndarray, np.ndarray]:
     targets = frames[:, :0] if targets is None else np.asarray(targets, dtype=float)
     if targets.shape not in (frames.shape, (t, 0, 2)):
         raise ValueError(f"targets must have the shape of frames, {frames.shape}, got {targets.shape}")
-    for name, points in dict(frames=frames, targets=targets).items():
-        if not np.isfinite(points).all(): raise ValueError(f"{name} holds NaN or Inf")
-    both = np.concatenate([frames, targets], 1)
+    both = np.concatenate([finite("frames", frames), finite("targets", targets)], 1)
     both = (10 * _on_page(both.reshape(-1, 2), fill=80)).round().astype(int).reshape(both.shape)
     return both[:, :n], both[:, n:]
 
@@ -376,8 +373,7 @@ def animation(frames,                 # (t, n, 2) array, right and up: n points 
     _described(alt, "film")
     run, aim = _reel(frames, targets)
     t, n = run.shape[:2]
-    if not (isinstance(seconds, Real) and not isinstance(seconds, bool) and 0 < seconds < math.inf):
-        raise ValueError(f"seconds must be a finite number above 0, got {seconds!r}")
+    positive("seconds", seconds)
     if labels is not None: _texts(n, "point", labels=labels)
     if captions is not None: _texts(t, "frame", captions=captions)
     hold, alt = max(1, round((t - 1) / 3)), html.escape(alt)
