@@ -292,6 +292,21 @@ def alone(browser, tmp_path):
     assert not errors, f"errors in the page: {errors}"
 
 
+def test_a_map_is_pressed_alone(alone):
+    "The same as on its page, which needs the built book."
+    np, audio, widgets = pytest.importorskip("numpy"), pytest.importorskip("oplas.audio"), pytest.importorskip("oplas.widgets")
+    sounds = [audio.sound_html(np.sin(np.arange(11025) / k), small=True) for k in (5, 6)] + [None]
+    page = alone(widgets.sound_map([[0, 0], [1, 1], [2, 0]], sounds, list("abc"), alt="a map").data)
+    buttons, line = page.locator(".oplas-map button"), page.locator("[aria-live]")
+    for n, (k, label) in enumerate(((0, "a"), (1, "b"), (1, "b")), 1):
+        buttons.nth(k).click()
+        page.wait_for_function("n => started.length === n", arg=n)
+        assert line.inner_text() == label and page.locator("[aria-current]").get_attribute("aria-label") == label
+        assert page.locator("audio").evaluate_all("all => all.map(a => a.paused)") == [k != 0, k != 1], "two sounds at a time"
+    page.locator(".oplas-map > div").click(position={"x": 5, "y": 5})
+    assert line.inner_text() == "b" and page.evaluate("started.length") == 3, "beside the points nothing is pressed"
+
+
 @pytest.fixture
 def ring():
     "A dial of six notes, the fifth silent, clockwise from the top; and the addresses of its sounds."
