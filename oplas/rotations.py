@@ -17,7 +17,7 @@ from .training import one_thread
 
 # %% auto #0
 __all__ = ['START', 'KINDS', 'NOTE_NAMES', 'rotate_plane', 'rotation_matrix', 'aguilera_perez', 'rotate_toward', 'FiLM', 'FiLMR',
-           'SquareMatrix', 'RingQuality', 'ring_quality', 'encoder', 'line', 'ring_loss', 'Stack', 'stargate',
+           'SquareMatrix', 'RingQuality', 'ring_quality', 'encoder', 'line', 'ring_loss', 'Stack', 'anneal', 'stargate',
            'Stargate', 'shepard_tone', 'note_dial']
 
 # %% ../nbs/08_rotations.ipynb #7b4e4dce
@@ -465,8 +465,14 @@ def _quality(rings, z):
     return ring_quality(torch.nan_to_num(z, 0., 0., 0.), move)
 
 # %% ../nbs/08_rotations.ipynb #cef4d677
-def _anneal(params, loss, steps, lr, watch=lambda step: None):
-    "AdamW on `loss(progress)`; the learning rate falls to 0 along a cosine."
+@one_thread()
+def anneal(params,          # what is learned, as an optimiser takes it
+           loss: Callable,  # loss(share of the training that is done) -> a number
+           steps: int,
+           lr: float,       # learning rate at the start
+           watch: Callable = lambda step: None,  # called before each step
+          ) -> None:
+    "Minimise a loss of no data by AdamW; the learning rate falls to 0 along a cosine."
     optimizer = torch.optim.AdamW(params, lr=lr, betas=(.9, .95), weight_decay=0., fused=True)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps)
     for step in range(steps):
@@ -476,7 +482,6 @@ def _anneal(params, loss, steps, lr, watch=lambda step: None):
         optimizer.step()
         schedule.step()
 
-@one_thread()
 def _train_rings(rings, steps, lr, loss, frames=48):
     "Train all rings; the steps that were kept, closer together at first, and (points, targets) there."
     kept, history = sorted({round(steps ** (i / frames)) for i in range(frames + 1)} | {0}), []
@@ -485,7 +490,7 @@ def _train_rings(rings, steps, lr, loss, frames=48):
         with torch.no_grad(): history.append(rings())
     def total(progress):
         return vmap(lambda z, moved: loss(z, moved, progress))(*rings()).sum()
-    _anneal(rings.parameters(), total, steps, lr, watch)
+    anneal(rings.parameters(), total, steps, lr, watch)
     watch(steps)
     return kept, history
 
