@@ -465,7 +465,6 @@ def _quality(rings, z):
     return ring_quality(torch.nan_to_num(z, 0., 0., 0.), move)
 
 # %% ../nbs/08_rotations.ipynb #cef4d677
-@one_thread()
 def anneal(params,          # what is learned, as an optimiser takes it
            loss: Callable,  # loss(share of the training that is done) -> a number
            steps: int,
@@ -475,12 +474,13 @@ def anneal(params,          # what is learned, as an optimiser takes it
     "Minimise a loss of no data by AdamW; the learning rate falls to 0 along a cosine."
     optimizer = torch.optim.AdamW(params, lr=lr, betas=(.9, .95), weight_decay=0., fused=True)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps)
-    for step in range(steps):
-        watch(step)
-        optimizer.zero_grad()
-        loss(step / steps).backward()
-        optimizer.step()
-        schedule.step()
+    with one_thread():
+        for step in range(steps):
+            watch(step)
+            optimizer.zero_grad()
+            loss(step / steps).backward()
+            optimizer.step()
+            schedule.step()
 
 def _train_rings(rings, steps, lr, loss, frames=48):
     "Train all rings; the steps that were kept, closer together at first, and (points, targets) there."
