@@ -6,14 +6,15 @@
 from __future__ import annotations
 import dataclasses, functools, math
 from collections.abc import Callable, Sequence
-from numbers import Integral, Real
+from numbers import Integral
 import numpy as np
 import torch
 import torch.nn as nn
 from torch.func import functional_call, stack_module_state, vmap
+from .checks import finite, one_of, positive, shaped, whole
 from .data import pluck
+from .machine import one_thread
 from .plots import INK, PALETTE
-from .training import one_thread
 
 # %% auto #0
 __all__ = ['START', 'KINDS', 'NOTE_NAMES', 'rotate_plane', 'rotation_matrix', 'aguilera_perez', 'rotate_toward', 'FiLM', 'FiLMR',
@@ -32,9 +33,7 @@ def _turn(x, u, v): return _reflect(_reflect(x, u), v)
 def _vectors(**named):
     "Refuse what is no finite vector, or has no direction, or another size than the others, by name."
     for name, v in named.items():
-        if not isinstance(v, torch.Tensor) or v.ndim < 1 or not v.is_floating_point():
-            raise ValueError(f"{name} must be a float tensor (..., n), "
-                             f"got {getattr(v, 'dtype', type(v).__name__)}")
+        shaped(name, v, ..., "n", kind="float")
         if not v.numel(): continue
         d = v.detach()
         low, high = (float(d @ d),) * 2 if d.ndim == 1 else (d * d).sum(-1).aminmax()  # NaN if any is
@@ -44,25 +43,13 @@ def _vectors(**named):
     kinds = {name: (v.shape[-1], v.dtype) for name, v in named.items()}
     if len(set(kinds.values())) > 1: raise ValueError(f"u and v must be alike, got {kinds}")
 
-def _like(x, u):
-    "Refuse an x that does not fit u."
-    got = (tuple(x.shape), x.dtype) if isinstance(x, torch.Tensor) else type(x).__name__
-    if isinstance(got, str) or x.shape[-1:] != u.shape[-1:] or x.dtype != u.dtype:
-        raise ValueError(f"x must be (..., {u.shape[-1]}) and {u.dtype} like u, got {got}")
-
-def _fits(x, n):
-    "x, refused if its vectors have another size than a layer's."
-    if not isinstance(x, torch.Tensor) or x.shape[-1:] != (n,):
-        got = tuple(x.shape) if isinstance(x, torch.Tensor) else type(x).__name__
-        raise ValueError(f"x must be a tensor (..., {n}), got {got}")
-    return x
+def _like(x, u): return shaped("x", x, ..., u.shape[-1], kind=str(u.dtype).removeprefix("torch."))
 
 def _one_plane(u, v):
     "Refuse what is no single pair of vectors."
     _vectors(u=u, v=v)
-    for name, w in (("u", u), ("v", v)):
-        if w.ndim > 1 or len(w) < 2:
-            raise ValueError(f"{name} must be one vector (n ≥ 2,), got shape {tuple(w.shape)}")
+    shaped("u", u, "n ≥ 2")
+    shaped("v", v, "n ≥ 2")
 
 # %% ../nbs/08_rotations.ipynb #0e971520
 def rotate_plane(x: torch.Tensor,  # vectors, (..., n)
@@ -133,24 +120,17 @@ def rotate_toward(x: torch.Tensor,  # vectors, (..., n)
     ValueError as `rotate_plane`, or if they are parallel."""
     _vectors(u=u, v=v)
     _like(x, u)
-    angle = torch.as_tensor(angle, dtype=x.dtype, device=x.device)
-    if not torch.isfinite(angle).all(): raise ValueError("angle holds NaN or Inf")
+    angle = finite("angle", torch.as_tensor(angle, dtype=x.dtype, device=x.device))
     a, b, between = _frame(u, v)
     if not (between.sin() > 1e-6).all():
         raise ValueError("u and v are parallel: they span no plane to turn in")
     return _turn_by(x, a, b, angle.unsqueeze(-1))
 
 # %% ../nbs/08_rotations.ipynb #f3b8baec
-def _whole(name, value, least=-math.inf):
-    "Refuse what is no whole number, or less than `least`."
-    if not isinstance(value, Integral) or isinstance(value, bool) or value < least:
-        wanted = "a whole number" + (f" of at least {least}" if least > -math.inf else "")
-        raise ValueError(f"{name} must be {wanted}, got {value!r}")
-
 def _shift(layer, context):
     "From a context to shifts of all parameters of a layer; zeros: it starts without effect."
     if context is None: return None
-    _whole("context", context, 1)
+    whole("context", context, 1)
     linear = nn.Linear(context, sum(p.numel() for p in layer.parameters()), bias=False)
     nn.init.zeros_(linear.weight)
     return linear
@@ -169,7 +149,7 @@ class FiLM(nn.Module):
                  context: int | None = None,  # size of a context vector, which then moves γ and β
                 ):
         super().__init__()
-        _whole("dim", dim, 2)
+        whole("dim", dim, 2)
         self.dim = dim
         self.gamma, self.beta = nn.Parameter(torch.ones(dim)), nn.Parameter(torch.zeros(dim))
         self.shift = _shift(self, context)
@@ -189,11 +169,11 @@ class FiLM(nn.Module):
                 context: torch.Tensor | None = None,  # (..., context)
                ) -> torch.Tensor:                             # (..., n)
         s = self.settings(context)
-        return s["gamma"] * _fits(x, self.dim) + s["beta"]
+        return s["gamma"] * shaped("x", x, ..., self.dim) + s["beta"]
 
     def _back(self, x, context=None):
         s = self.settings(context)
-        return (_fits(x, self.dim) - s["beta"]) / s["gamma"]
+        return (shaped("x", x, ..., self.dim) - s["beta"]) / s["gamma"]
 
     def inverse(self) -> Callable:  # of (y, context)
         "The function that undoes the layer, and follows it if it is trained further."
@@ -201,7 +181,7 @@ class FiLM(nn.Module):
 
     def power(self, k: int) -> Callable:  # of (x, context)
         "A function: the layer k times, or its inverse -k times. ValueError if k is not whole."
-        _whole("k", k)
+        whole("k", k)
         return _repeated(self if k >= 0 else self.inverse(), abs(k))
 
 # %% ../nbs/08_rotations.ipynb #6eff0388
@@ -219,7 +199,7 @@ def _at_right_angles(pairs):
 
 def _leap(layer, x, context=None, k=1):
     "x turned by k times the layer's angle in each plane."
-    _fits(x, layer.dim)
+    shaped("x", x, ..., layer.dim)
     for u, v in layer.planes(context):
         a, b, angle = _frame(u, v)
         x = _turn_by(x, a, b, 2 * k * angle)
@@ -244,7 +224,7 @@ class FiLMR(FiLM):
                  context: int | None = None,  # size of a context vector, which then moves all parameters
                 ):
         super().__init__(dim)
-        _whole("planes", planes, 1)
+        whole("planes", planes, 1)
         if 2 * planes > dim:
             raise ValueError(f"planes must be at most {dim // 2} in {dim} dimensions, got {planes}")
         if not affine: del self.gamma, self.beta
@@ -267,14 +247,14 @@ class FiLMR(FiLM):
                 context: torch.Tensor | None = None,  # (..., context)
                ) -> torch.Tensor:                             # (..., n)
         planes = self.planes(context)
-        _fits(x, self.dim)
+        shaped("x", x, ..., self.dim)
         if self.affine and context is None: return _at_once(x, self.gamma, self.beta, planes)
         if self.affine: x = super().forward(x, context)
         for u, v in planes: x = _turn(x, u, v)
         return x
 
     def _back(self, x, context=None):
-        _fits(x, self.dim)
+        shaped("x", x, ..., self.dim)
         for u, v in self.planes(context): x = _turn(x, v, u)
         return super()._back(x, context) if self.affine else x
 
@@ -282,7 +262,7 @@ class FiLMR(FiLM):
         """The function that applies the layer k times: in one turn without γ and β, else in k steps.
 
         ValueError if k is not whole."""
-        _whole("k", k)
+        whole("k", k)
         return super().power(k) if self.affine else functools.partial(_leap, self, k=k)
 
 # %% ../nbs/08_rotations.ipynb #c682bea7
@@ -294,9 +274,8 @@ class SquareMatrix(nn.Module):
                  kind: str = "free",       # any; orthogonal, determinant 1 or -1; exp of a skew matrix
                 ):
         super().__init__()
-        _whole("dim", dim, 2)
-        if kind not in KINDS: raise ValueError(f"kind must be one of {', '.join(KINDS)}, got {kind!r}")
-        self.kind, self.weight = kind, nn.Parameter(torch.randn(dim, dim) / dim ** .5)
+        whole("dim", dim, 2)
+        self.kind, self.weight = one_of("kind", kind, KINDS), nn.Parameter(torch.randn(dim, dim) / dim ** .5)
         start = torch.linalg.qr(torch.randn(dim, dim))[0]
         if (torch.linalg.det(start) > 0) == (kind == "reflection"): start[0] = -start[0]
         self.register_buffer("start", start)
@@ -310,7 +289,7 @@ class SquareMatrix(nn.Module):
         return self.start @ torch.linalg.solve(one + skew, one - skew)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:  # (..., n) both
-        return _fits(x, len(self.weight)) @ self.matrix().mT
+        return shaped("x", x, ..., len(self.weight)) @ self.matrix().mT
 
     def inverse(self) -> Callable:  # of x
         "The function that undoes the layer, and follows it if it is trained further."
@@ -318,8 +297,11 @@ class SquareMatrix(nn.Module):
 
     def power(self, k: int) -> Callable:  # of x
         "The function that applies the matrix k times. ValueError if k is not whole."
-        _whole("k", k)
-        return lambda x: _fits(x, len(self.weight)) @ torch.linalg.matrix_power(self.matrix(), k).mT
+        whole("k", k)
+        def many(x):
+            power = torch.linalg.matrix_power(self.matrix(), k)
+            return shaped("x", x, ..., len(power)) @ power.mT
+        return many
 
 # %% ../nbs/08_rotations.ipynb #f37cdfa4
 @dataclasses.dataclass(frozen=True)
@@ -371,11 +353,7 @@ def ring_quality(z: torch.Tensor,     # points in their order, (..., n, dim); le
                  operator: Callable,  # T: a tensor shaped like z -> the same, every point one step on
                 ) -> RingQuality:
     "Measure a ring and its operator. ValueError if z is no finite float (..., n ≥ 3, dim ≥ 2)."
-    if not isinstance(z, torch.Tensor) or z.ndim < 2 or z.shape[-2] < 3 or z.shape[-1] < 2 \
-            or not z.is_floating_point():
-        raise ValueError("z must be (..., n ≥ 3, dim ≥ 2), got "
-                         f"{tuple(getattr(z, 'shape', ())) or type(z).__name__}")
-    if not torch.isfinite(z).all(): raise ValueError("z holds NaN or Inf")
+    finite("z", shaped("z", z, ..., "n ≥ 3", "dim ≥ 2", kind="float"))
     n, centre = z.shape[-2], z.mean(-2, keepdim=True)
     step, radius = _norm(_next(z) - z).mean(-1), _norm(z - centre).mean(-1)
     orbit = [z]
@@ -388,15 +366,15 @@ def ring_quality(z: torch.Tensor,     # points in their order, (..., n, dim); le
 # %% ../nbs/08_rotations.ipynb #5ae02e2f
 def encoder(dim: int, width: int = 32) -> nn.Module:  # (..., dim) -> (..., dim)
     "The paper's small network h, without its batch normalisation. ValueError on bad sizes."
-    _whole("dim", dim, 2)
-    _whole("width", width, 1)
+    whole("dim", dim, 2)
+    whole("width", width, 1)
     return nn.Sequential(nn.Linear(dim, width), nn.GELU(), nn.Linear(width, width), nn.GELU(),
                          nn.Linear(width, dim))
 
 def line(n_points: int, dim: int) -> torch.Tensor:  # (n_points, dim)
     "Points a unit apart: on the first axis in 2-D, on the diagonal (1, 1, …) in more; the middle at 0."
-    _whole("n_points", n_points, 3)
-    _whole("dim", dim, 2)
+    whole("n_points", n_points, 3)
+    whole("dim", dim, 2)
     along = torch.arange(n_points) - (n_points - 1) / 2
     direction = torch.eye(2)[0] if dim == 2 else torch.full((dim,), dim ** -.5)
     return along[:, None] * direction
@@ -518,16 +496,14 @@ def stargate(n_points: int = 16,                 # on the line, 3 or more
 
 def _runs(seeds, operator, steps, lr):
     "The seeds as a tuple; what `stargate` cannot use is refused."
-    _whole("steps", steps, 1)
-    if not isinstance(lr, Real) or not 0 < lr < math.inf:
-        raise ValueError(f"lr must be a finite number above 0, got {lr!r}")
+    whole("steps", steps, 1)
+    positive("lr", lr)
     if isinstance(seeds, Integral): seeds = (seeds,)
-    seeds = tuple(seeds) if isinstance(seeds, Sequence) else ()
-    if not seeds or any(isinstance(s, bool) or not isinstance(s, Integral) for s in seeds):
+    if not isinstance(seeds, Sequence) or not seeds:
         raise ValueError(f"seeds must be a whole number or a sequence of some, got {seeds!r}")
     if not (operator is None or callable(operator)):
         raise ValueError(f"operator must make a module from dim, got {operator!r}")
-    return seeds
+    return tuple(whole("seeds", seed) for seed in seeds)
 
 # %% ../nbs/08_rotations.ipynb #bf88e86c
 @dataclasses.dataclass(frozen=True)
@@ -564,8 +540,7 @@ class Stargate:
 # %% ../nbs/08_rotations.ipynb #81e7a8f9
 def _shown(result, run):
     "Points and targets of one run, (frames, n, 2): as they are in 2-D, else in the last ring's plane."
-    if not isinstance(run, int) or not 0 <= run < len(result.seeds):
-        raise ValueError(f"run must be 0…{len(result.seeds) - 1}, got {run!r}")
+    whole("run", run, 0, len(result.seeds) - 1)
     z, targets = result.history[:, run], result.targets[:, run]
     if z.shape[-1] == 2: return z, targets
     centre = z[-1].mean(0)
