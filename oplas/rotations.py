@@ -408,10 +408,13 @@ class Stack(nn.Module):
         self.learned = {name: nn.Parameter(w) for name, w in weights.items()}
         self.weights = nn.ParameterList(self.learned.values())  # for an optimiser
 
-    def forward(self, *inputs):  # (members, ...) each -> what a member returns, (members, ...)
-        def one(learned, fixed, *inputs):
-            return functional_call(self.members[0], (learned, fixed), inputs)
-        return vmap(one)(self.learned, self.fixed, *inputs)
+    def forward(self, *inputs,  # (members, ...) each
+                then: Callable | None = None,  # applied to what each member returns, for its own loss
+               ):               # what they return, (members, ...)
+        def one(tensors, *inputs):
+            out = functional_call(self.members[0], tensors, inputs)
+            return out if then is None else then(out)
+        return vmap(one)(self.learned | self.fixed, *inputs)
 
     @torch.no_grad()
     def unstack(self) -> list[nn.Module]:
@@ -466,8 +469,7 @@ def _train_rings(rings, steps, lr, loss, frames=48):
     def watch(step):
         if step != kept[len(history)]: return
         with torch.no_grad(): history.append(rings())
-    def total(progress):
-        return vmap(lambda z, moved: loss(z, moved, progress))(*rings()).sum()
+    def total(progress): return rings(then=lambda out: loss(*out, progress)).sum()
     anneal(rings.parameters(), total, steps, lr, watch)
     watch(steps)
     return kept, history
