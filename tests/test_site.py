@@ -101,7 +101,7 @@ def test_a_chapter_shows_its_claims(site, chapter):
 
 def test_claims_file_has_the_promised_fields(site):
     assert claims()
-    for c in claims(): assert list(c) == ["chapter", "source", "statement", "published", "measured", "holds", "tolerance", "seed"]
+    for c in claims(): assert list(c) == ["chapter", "source", "statement", "published", "measured", "holds", "tolerance", "seed", "expected"]
 
 
 def test_scoreboard_lists_every_claim_with_its_verdict(site):
@@ -117,8 +117,8 @@ def test_scoreboard_lists_every_claim_with_its_verdict(site):
 
 # The text of a chapter is written for its verdicts. In chapter 2 some hang on an interval, and another processor's rounding may turn
 # one: that must not keep a reader from building the book, so the page states either outcome. It must not go unnoticed either.
+# A chapter that says `expected=` beside its claims has no entry here; the rest is to be moved there.
 DO_NOT_HOLD = {
-    "01_divergences": ["Eq. 4, as printed", "Eq. 7 computes", "Eq. 14, as printed", "when the mean is not 0, MMD decreases"],
     "02_autoencoders": [f"In {d}-D codes, {s}" for d in (2, 8) for s in (
         "a step of 10 % turns most of an AE's images", "the five nearest codes name a digit more often in the WAE's",
         "samples look like digits more often with the WAE", "half-way images look like digits more often with the WAE")],
@@ -135,7 +135,10 @@ DO_NOT_HOLD = {
 @pytest.mark.parametrize("chapter", [c.stem for c in CHAPTERS])
 def test_verdicts_are_those_the_text_was_written_for(site, chapter):
     failed = [c["statement"] for c in claims() if c["chapter"] == chapter and not c["holds"]]
-    expected = DO_NOT_HOLD.get(chapter, [])
+    if chapter not in DO_NOT_HOLD:
+        assert not [c["statement"] for c in claims() if c["chapter"] == chapter and c["holds"] != c["expected"]], "read the chapter's text again"
+        return
+    expected = DO_NOT_HOLD[chapter]
     assert sorted(next((e for e in expected if f.startswith(e)), f) for f in failed) == sorted(expected), "read the chapter's text again"
 
 
