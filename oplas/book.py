@@ -12,8 +12,9 @@ from pathlib import Path
 from typing import Callable
 
 # %% auto #0
-__all__ = ['TAGS_OF', 'OTHER_VERDICT', 'directives', 'tags', 'exported_names', 'badge', 'anchor', 'package_hash', 'read', 'Claim',
-           'Claims', 'claims_of', 'all_claims', 'Mark', 'Exercises', 'docment_lines', 'setup']
+__all__ = ['TAGS_OF', 'OTHER_VERDICT', 'directives', 'tags', 'exported_names', 'badge', 'anchor', 'code_of', 'modules_in',
+           'package_hash', 'read', 'Claim', 'Claims', 'claims_of', 'all_claims', 'Mark', 'Exercises', 'docment_lines',
+           'setup']
 
 # %% ../nbs/32_book.ipynb #f9b1e07c
 #: Jupyter Book's tags for each directive
@@ -68,22 +69,60 @@ def anchor(module: str, name: str) -> str:
     return f"code-{module}-{'cap-' * name[0].isupper()}{name}".replace(".", "-").replace("_", "-").lower()
 
 # %% ../nbs/32_book.ipynb #86876a5f
+def code_of(text: str,  # of a module
+           ) -> str:    # the same for two texts that differ in comments, docstrings and layout alone
+    "What a module does, as a text."
+    tree = ast.parse(text)
+    for node in ast.walk(tree):
+        body = getattr(node, "body", None)
+        first = body[0] if isinstance(body, list) and body else None
+        if isinstance(first, ast.Expr) and isinstance(first.value, ast.Constant): del body[0]
+    return ast.dump(tree)
+
+def modules_in(text: str,     # of a page or module
+               known: set,    # names of modules
+              ) -> set[str]:  # those that the text names beside the package, or imports from it
+    "Modules of the package that a text imports. It reads lines, so what a string imports counts as well."
+    lines = re.findall(r"(?m)^.*\boplas\b.*$|^\s*from \.[^\n]*", text)
+    return known & {word for line in lines for word in re.findall(r"\w+", line)}
+
+# %% ../nbs/32_book.ipynb #264f259a
 @lru_cache
-def package_hash(folder: str | None = None,  # the package's folder; ours if None
+def _package(folder: str) -> tuple[dict[str, str], dict[str, set], str]:
+    "Of a package: the code of each module, the modules it imports, and a hash of the files that are no modules."
+    root, rest = Path(folder), hashlib.sha256()
+    texts = {f.stem: f.read_text(encoding="utf-8") for f in sorted(root.glob("*.py")) if f.stem != "_modidx"}
+    for f in sorted(root.rglob("*")):
+        if f.is_file() and f.suffix not in (".py", ".pyc"):
+            rest.update(f.relative_to(root).as_posix().encode() + b"\0" + f.read_bytes())
+    codes = {name: code_of(text) for name, text in texts.items()}
+    return codes, {name: modules_in(text, {*texts}) for name, text in texts.items()}, rest.hexdigest()
+
+def package_hash(text: str,                  # the code of a page
+                 folder: str | None = None,  # the package's folder; ours if None
                 ) -> str:  # 16 hex digits
-    "Hash of every Python file of the package: part of the key under which a page's results are kept."
+    "Hash of what a page runs of the package: part of the key under which the page's results are kept."
     import oplas
-    root = Path(folder or Path(oplas.__file__).parent)
-    h = hashlib.sha256()
-    for f in sorted(root.rglob("*.py")):
-        h.update(f.relative_to(root).as_posix().encode() + b"\0" + f.read_bytes())
-    return h.hexdigest()[:16]
+    codes, imports, rest = _package(str(folder or Path(oplas.__file__).parent))
+    todo, reached = [*modules_in(text, {*codes}), *({"__init__"} & {*codes})], set()
+    while todo:
+        name = todo.pop()
+        if name not in reached: todo += imports[name]
+        reached.add(name)
+    parts = [rest, *(part for name in sorted(reached) for part in (name, codes[name]))]
+    return hashlib.sha256("\0".join(parts).encode()).hexdigest()[:16]
 
 # %% ../nbs/32_book.ipynb #239cc224
 def _outdated(app, env, added, changed, removed) -> list[str]:
-    last, env.oplas_package = getattr(env, "oplas_package", None), package_hash()
-    if last == env.oplas_package: return []
-    return [d for d in env.found_docs if str(env.doc2path(d)).endswith(".ipynb")]
+    keys = {}
+    for doc in env.found_docs:
+        path = Path(env.doc2path(doc))
+        if path.suffix == ".ipynb": keys[doc] = package_hash(_code(json.loads(path.read_text(encoding="utf-8"))["cells"]))
+    last, env.oplas_keys = getattr(env, "oplas_keys", {}), keys
+    return [doc for doc, key in keys.items() if last.get(doc) != key]
+
+def _code(cells) -> str:
+    return "\n".join("".join(c["source"]) for c in cells if c["cell_type"] == "code")
 
 # %% ../nbs/32_book.ipynb #6291a456
 def _convert(cell, module: str) -> list:
@@ -104,14 +143,13 @@ def read(text: str,  # an .ipynb file
     "Read a notebook for the book: tags, badges, the cache key (`nb_custom_formats` in `_config.yml` names it)."
     import nbformat
     nb = nbformat.reads(text, as_version=4)
-    is_code = lambda c: c.cell_type == "code"
-    source = "\n".join(c.source for c in filter(is_code, nb.cells))
-    found = re.search(r"#\|\s*default_exp\s+(\S+)", source)
-    module = f"oplas.{found[1]}" if found else ""
-    nb.cells = [new for c in nb.cells for new in (_convert(c, module) if is_code(c) else [c])]
-    code = list(filter(is_code, nb.cells))
+    source = _code(nb.cells)
+    exports = re.search(r"#\|\s*default_exp\s+(\S+)", source)
+    module = f"oplas.{exports[1]}" if exports else ""
+    nb.cells = [new for c in nb.cells for new in (_convert(c, module) if c.cell_type == "code" else [c])]
+    code = [c for c in nb.cells if c.cell_type == "code"]
     kept = json.dumps([c.outputs for c in code if "skip-execution" in c.metadata["tags"]], sort_keys=True)
-    if code: code[0].metadata["oplas"] = package_hash() + hashlib.sha256(kept.encode()).hexdigest()[:8]
+    if code: code[0].metadata["oplas"] = package_hash(source) + hashlib.sha256(kept.encode()).hexdigest()[:8]
     nb.metadata.setdefault("language_info", {"name": "python", "pygments_lexer": "ipython3"})
     nb.metadata.setdefault("kernelspec", {"display_name": "Python 3", "language": "python", "name": "python3"})
     return nb
@@ -401,4 +439,4 @@ def setup(app) -> dict:
              "build-finished": _write_claims, "autodoc-process-docstring": _add_docments}
     for event, hook in hooks.items(): app.connect(event, hook)
     app.connect("html-page-context", _drop_thebe, priority=900)   # after all that add scripts
-    return {"version": package_hash(), "parallel_read_safe": True, "parallel_write_safe": True}
+    return {"version": package_hash("import oplas.book"), "parallel_read_safe": True, "parallel_write_safe": True}

@@ -47,16 +47,29 @@ def test_key_changes_with_stored_outputs_of_cells_that_do_not_run():
     assert book.read(nbformat.writes(nb)).cells[0].metadata["oplas"] != one
 
 
-def test_package_hash_sees_every_change(tmp_path):
-    def now():
-        book.package_hash.cache_clear()
-        return book.package_hash(str(tmp_path))
-    seen = {now()}
-    (tmp_path / "a.py").write_text("x = 1"); seen.add(now())
-    (tmp_path / "a.py").write_text("x = 2"); seen.add(now())
-    (tmp_path / "a.py").rename(tmp_path / "b.py"); seen.add(now())
-    assert len(seen) == 4
-    book.package_hash.cache_clear()
+def package(folder, **files):
+    "Hashes of pages that import modules of a package."
+    for name, text in files.items(): (folder / name.replace("__", ".")).write_text(text)
+    book._package.cache_clear()
+    return {page: book.package_hash(f"from oplas.{page} import x", str(folder)) for page in ("a", "b", "c")}
+
+
+def changed(before, after): return {k for k in before if before[k] != after[k]}
+
+
+def test_a_page_is_keyed_by_the_code_that_it_reaches(tmp_path):
+    first = package(tmp_path, a__py="x = 1", b__py="from .a import x", c__py="x = 3")
+    for words in ("x = 1  # one", "\"Doc.\"\n\nx = (\n    1)"): assert package(tmp_path, a__py=words) == first
+    for edit, pages in ((dict(a__py="x = 2"), "ab"), (dict(b__py="from .a import x\ny = 1"), "b"), (dict(c__py="x = 4"), "c"), (dict(look__css="b {}"), "abc")):
+        second = package(tmp_path, **edit)
+        assert changed(first, second) == set(pages), edit
+        first = second
+    book._package.cache_clear()
+
+
+def test_a_docstring_is_no_code_and_a_string_is():
+    assert book.code_of('class A:\n    "Doc."\n    def f(self): "Doc."') == book.code_of("class A:\n    def f(self): 'Other.'")
+    assert book.code_of("def f(): return 'a'") != book.code_of("def f(): return 'b'")
 
 
 # claims

@@ -155,13 +155,15 @@ def test_claims_survive_the_execution_cache(site, tmp_path):
     assert again.find("article").get_text() == article("scoreboard").get_text()
 
 
-def test_a_changed_package_makes_the_pages_run_again(tmp_path):
-    "The stale page that the cache would show: a notebook that did not change, over a package that did."
+@pytest.fixture
+def small_book(tmp_path):
+    "A page over a copy of the package: a function that builds it and says what it shows and whether it ran, and the copy's folder."
     from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
     shutil.copytree(ROOT / "oplas", tmp_path / "lib/oplas", ignore=shutil.ignore_patterns("__pycache__"))
     (tmp_path / "pages").mkdir()
-    cells = [new_markdown_cell("# Page"), new_code_cell("import oplas; print('the answer is', getattr(oplas, 'answer', 1))")]
+    cells = [new_markdown_cell("# Page"), new_code_cell("import oplas.plots; print('the answer is', getattr(oplas.plots, 'answer', 1))")]
     (tmp_path / "pages/index.ipynb").write_text(nbformat.writes(new_notebook(cells=cells)))
+    (tmp_path / "pages/reference.md").write_text("# Reference\n\n```{eval-rst}\n.. automodule:: oplas.plots\n   :members:\n```\n")
     (tmp_path / "pages/conf.py").write_text(
         "extensions = ['myst_nb', 'oplas.book']\nnb_custom_formats = {'.ipynb': ['oplas.book.read', {}, False]}\nnb_execution_mode = 'cache'\n"
         "suppress_warnings = ['*']\n")
@@ -171,12 +173,33 @@ def test_a_changed_package_makes_the_pages_run_again(tmp_path):
         log = subprocess.run([sys.executable, "-m", "sphinx", "-b", "html", "pages", "out/html"], cwd=tmp_path, env=env, capture_output=True, text=True)
         assert log.returncode == 0, log.stderr[-2000:]
         return (tmp_path / "out/html/index.html").read_text(), "Executed notebook" in log.stdout + log.stderr
+    return build, tmp_path / "lib/oplas", tmp_path / "out/html/reference.html"
+
+
+def append(path, text):
+    with path.open("a") as f: f.write(text)
+
+
+def test_a_changed_package_makes_the_pages_run_again(small_book):
+    "The stale page that the cache would show: a notebook that did not change, over a package that did."
+    build, lib, _ = small_book
     page, ran = build()
     assert ran and "the answer is 1" in page
     assert build() == (page, False)
-    with (tmp_path / "lib/oplas/__init__.py").open("a") as f: f.write("\nanswer = 2\n")
+    append(lib / "plots.py", "\nanswer = 2\n")
     page, ran = build()
     assert ran and "the answer is 2" in page
+
+
+def test_words_and_other_modules_make_no_page_run_again_and_the_reference_is_renewed(small_book):
+    build, lib, reference = small_book
+    page, _ = build()
+    append(lib / "plots.py", "\n# a comment\n")
+    append(lib / "divergences.py", "\nanswer = 2\n")
+    assert build() == (page, False)
+    plots = (lib / "plots.py").read_text()
+    (lib / "plots.py").write_text(plots.replace('    "', '    "Renewed words. ', 1))
+    assert build() == (page, False) and "Renewed words." in reference.read_text()
 
 
 # pages that are no chapters
