@@ -71,7 +71,7 @@ CHAPTERS = (
             ("02_autoencoders",), ("03_sampler", "06_probing"), ("surrogates",)),
     _to_come("10_realtime", "Steer", "Real time", "play it live, in a patch", ("03_sampler",), ("09_surrogates",), _UKULELE))
 
-# %% ../nbs/36_chapters.ipynb #2defacf4
+# %% ../nbs/36_chapters.ipynb #cacc2bcd
 _tool = partial(Page, part="Toolbox")
 #: the toolbox, each page after those that it needs
 TOOLBOX = (
@@ -81,7 +81,8 @@ TOOLBOX = (
     _tool("27_audio", title="Audio", extras=_SOUND), _tool("28_music", title="Music", extras=_MUSIC),
     _tool("29_tunes", title="Tunes", extras=_MUSIC), _tool("30_metrics", title="Metrics"),
     _tool("31_widgets", title="Widgets", extras=_SOUND), _tool("32_book", title="The book machine"),
-    _tool("33_kit", title="The chapter kit"), _tool("34_latents", title="Latents"), _tool("36_chapters", title="Chapters"),
+    _tool("33_kit", title="The chapter kit"), _tool("34_latents", title="Latents"), _tool("35_models", title="Models"),
+    _tool("36_chapters", title="Chapters"),
     _tool("pretrained", title="Pretrained models", written=False), _tool("descriptors", title="Descriptors", written=False))
 PAGES = CHAPTERS + TOOLBOX  #: in reading order
 
