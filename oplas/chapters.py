@@ -188,13 +188,13 @@ def published(address: str,  # as `address_of` gives it
              'pip install ".[audio]"    # and what sound needs\n')
     return {**dict.fromkeys(texts, ""), "clone": clone, "install": local}
 
-# %% ../nbs/36_chapters.ipynb #5d328fd8
+# %% ../nbs/36_chapters.ipynb #95ee2e44
 def _on_colab(notebook: dict, page: Page, address: str) -> dict:
     "A notebook with the cell that installs the package on Colab; without it if there is no address."
-    cells = [c for c in notebook["cells"] if c.get("id") != "c01ab000"]
+    start = '#| hide\nimport sys\nif "google.colab" in sys.modules:\n'
+    cells = [c for c in notebook["cells"] if not "".join(c["source"]).startswith(start)]
     line = f'install -q "oplas[{page.extras}] @ git+{address}"'
-    source = ("#| hide\nimport sys\nif \"google.colab\" in sys.modules:\n"
-              f"    get_ipython().run_line_magic(\n        \"pip\", '{line}')")
+    source = f"{start}    get_ipython().run_line_magic(\n        \"pip\", '{line}')"
     cell = {"cell_type": "code", "execution_count": None, "id": "c01ab000", "metadata": {}, "outputs": [],
             "source": source.splitlines(keepends=True)}
     return {**notebook, "cells": [*cells[:2], *([cell] if address else []), *cells[2:]]}
