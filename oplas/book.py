@@ -6,7 +6,7 @@
 from __future__ import annotations
 import ast, hashlib, html, json, math, os, re
 from dataclasses import asdict, dataclass
-from functools import lru_cache
+from functools import lru_cache, partial
 from itertools import takewhile
 from pathlib import Path
 from typing import Callable
@@ -346,7 +346,7 @@ def _fill_scoreboard(app, doctree, docname) -> None:
     from docutils import nodes
     for place in doctree.findall(nodes.comment):
         if place.astext() != "oplas-scoreboard": continue
-        uri = lambda d: app.builder.get_relative_uri(docname, d)
+        uri = partial(app.builder.get_relative_uri, docname)
         rows = [(uri(d), app.env.titles[d].astext(), c) for d, c in all_claims(app.env)]
         place.replace_self(nodes.raw("", _scoreboard_html(rows, _sources(app.env, uri)), format="html"))
 
