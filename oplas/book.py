@@ -89,7 +89,7 @@ def modules_in(text: str,     # of a page or module
 # %% ../nbs/32_book.ipynb #264f259a
 @lru_cache
 def _package(folder: str) -> tuple[dict[str, str], dict[str, set], str]:
-    "Of a package: the code of each module, the modules it imports, and a hash of the files that are no modules."
+    "Of a package: each module's code, the modules it imports, and a hash of the files that are no modules."
     root, rest = Path(folder), hashlib.sha256()
     texts = {f.stem: f.read_text(encoding="utf-8") for f in sorted(root.glob("*.py")) if f.stem != "_modidx"}
     for f in sorted(root.rglob("*")):
@@ -117,7 +117,9 @@ def _outdated(app, env, added, changed, removed) -> list[str]:
     keys = {}
     for doc in env.found_docs:
         path = Path(env.doc2path(doc))
-        if path.suffix == ".ipynb": keys[doc] = package_hash(_code(json.loads(path.read_text(encoding="utf-8"))["cells"]))
+        if path.suffix != ".ipynb": continue
+        cells = json.loads(path.read_text(encoding="utf-8"))["cells"]
+        keys[doc] = package_hash(_code(cells))
     last, env.oplas_keys = getattr(env, "oplas_keys", {}), keys
     return [doc for doc, key in keys.items() if last.get(doc) != key]
 
@@ -180,7 +182,8 @@ def _verdict(measured, **limits) -> tuple[bool, str]:
     "Whether what was measured keeps to the one limit that is given, and the limit in words."
     given = {name: limit for name, limit in limits.items() if limit is not None}
     if len(given) != 1:
-        raise ValueError(f"a claim takes one of {', '.join(limits)}, got {', '.join(given) or 'none of them'}")
+        names = ", ".join(given) or "none of them"
+        raise ValueError(f"a claim takes one of {', '.join(limits)}, got {names}")
     (name, limit), = given.items()
     if name == "holds": return bool(limit), ""
     low, high = getattr(measured, "low", measured), getattr(measured, "high", measured)
@@ -210,7 +213,7 @@ class Claims:
                  expected: bool = True,      # the verdict that the text was written for
                  because: str | None = None,  # the old name of `reason`
                 ) -> None:
-        "Declare a claim and show it. ValueError on an odd value; AssertionError if it fails without a reason."
+        "Declare and show a claim. ValueError on an odd value; AssertionError if it fails without a reason."
         holds, limit = _verdict(measured, at_least=at_least, at_most=at_most, within=within, holds=holds)
         measured, width = _value(measured, published)
         text = "; ".join(filter(None, (limit, tolerance, width)))
@@ -228,10 +231,10 @@ class Claims:
         _display(_table_html([_cells(c) for c in self.all]), plain)
 
 # %% ../nbs/32_book.ipynb #8fb4dae5
-OTHER_VERDICT = "The text was written for the other verdict."  #: shown where a verdict is not the expected one
+OTHER_VERDICT = "The text was written for the other verdict."  #: where it is not the expected one
 
 def _value(measured, published) -> tuple[float | int | str, str]:
-    "What is recorded as measured, and an interval's width in words. ValueError on what is no number and no text."
+    "What is recorded as measured, and an interval's width in words. ValueError on neither number nor text."
     interval = hasattr(measured, "half")
     for name, v in dict(measured=measured.mean if interval else measured, published=published or 0).items():
         if not isinstance(v, (int, float, str)):

@@ -57,37 +57,43 @@ CHAPTERS = (
          ("01_divergences", "02_autoencoders"), ("26_strings", "27_audio"), _UKULELE, _SOUND),
     _to_come("04_effects", "Shape", "Effects", "move along an effect",
             ("02_autoencoders",), ("03_sampler",), _UKULELE),
-    Page("05_attributes", "Shape", "Attribute regularisation", "turn one dimension, change one attribute of a melody",
+    Page("05_attributes", "Shape", "Attribute regularisation", 
+         "turn one dimension, change one attribute of a melody",
          ("02_autoencoders",), ("01_divergences", "28_music", "30_metrics"), ("pati2019",), _MUSIC),
     _to_come("06_probing", "Probe", "Latin hypercube probing", "find where an attribute lives",
             ("02_autoencoders",), ("05_attributes", "30_metrics"), ("colombo2022",)),
     _to_come("07_mixing", "Operate", "Mixing", "add and subtract stems",
             ("linear algebra", "23_training"), ("02_autoencoders",), _HAWLEY),
-    Page("08_rotations", "Operate", "Rotations", "step round a ring, and tell from numbers whether it has locked",
+    Page("08_rotations", "Operate", "Rotations", 
+         "step round a ring, and tell from numbers whether it has locked",
          ("linear algebra", "some PyTorch"), ("01_divergences",), _HAWLEY, _SOUND),
     Page("08b_rings", "Operate", "Music on rings", "go round keys and sounds, and play a tune on a ring",
          ("08_rotations",), ("03_sampler",), _HAWLEY, _SOUND, exports=False),
     _to_come("09_surrogates", "Steer", "Semantic surrogates", "ask for “brighter”",
             ("02_autoencoders",), ("03_sampler", "06_probing"), ("surrogates",)),
-    _to_come("10_realtime", "Steer", "Real time", "play it live, in a patch", ("03_sampler",), ("09_surrogates",), _UKULELE))
+    _to_come("10_realtime", "Steer", "Real time", "play it live, in a patch",
+             ("03_sampler",), ("09_surrogates",), _UKULELE))
 
 # %% ../nbs/36_chapters.ipynb #cacc2bcd
 _tool = partial(Page, part="Toolbox")
 #: the toolbox, each page after those that it needs
 TOOLBOX = (
-    _tool("20_checks", title="Checks"), _tool("21_machine", title="The machine"), _tool("22_cache", title="The cache"),
-    _tool("23_training", title="Training"), _tool("24_plots", title="Plots"),
+    _tool("20_checks", title="Checks"), _tool("21_machine", title="The machine"),
+    _tool("22_cache", title="The cache"), _tool("23_training", title="Training"), _tool("24_plots", title="Plots"),
     _tool("25_pictures", title="Pictures and splits"), _tool("26_strings", title="Strings", extras=_SOUND),
     _tool("27_audio", title="Audio", extras=_SOUND), _tool("28_music", title="Music", extras=_MUSIC),
     _tool("29_tunes", title="Tunes", extras=_MUSIC), _tool("30_metrics", title="Metrics"),
     _tool("31_widgets", title="Widgets", extras=_SOUND), _tool("32_book", title="The book machine"),
-    _tool("33_kit", title="The chapter kit"), _tool("34_latents", title="Latents"), _tool("35_models", title="Models"),
-    _tool("36_chapters", title="Chapters"),
-    _tool("pretrained", title="Pretrained models", written=False), _tool("descriptors", title="Descriptors", written=False))
+    _tool("33_kit", title="The chapter kit"), _tool("34_latents", title="Latents"),
+    _tool("35_models", title="Models"),     _tool("36_chapters", title="Chapters"),
+    _tool("pretrained", title="Pretrained models", written=False),
+    _tool("descriptors", title="Descriptors", written=False))
 PAGES = CHAPTERS + TOOLBOX  #: in reading order
 
 # %% ../nbs/36_chapters.ipynb #fe3f1324
-def _dot(x: float, y: float, r: float = 2.6) -> str: return f"<circle class='ink' cx='{x:.1f}' cy='{y:.1f}' r='{r}'/>"
+def _dot(x: float, y: float, r: float = 2.6) -> str:
+    return f"<circle class='ink' cx='{x:.1f}' cy='{y:.1f}' r='{r}'/>"
+
 def _ring(r: float) -> str: return f"<circle class='line' cx='70' cy='45' r='{r}'/>"
 
 def _cloud() -> str:
@@ -101,27 +107,29 @@ def _hypercube() -> str:
     return "".join(lines + dots)
 
 def _fifths() -> str:
-    angles = [k * math.pi / 6 for k in range(12)]
-    dots = [_dot(70 + 38 * math.sin(a), 45 - 38 * math.cos(a), 3.4 + 2.1 * (k in (0, 7))) for k, a in enumerate(angles)]
+    around = [(math.sin(k * math.pi / 6), math.cos(k * math.pi / 6)) for k in range(12)]
+    dots = [_dot(70 + 38 * x, 45 - 38 * y, 5.5 if k in (0, 7) else 3.4) for k, (x, y) in enumerate(around)]
     arrow = "<path class='line strong' d='M73 16.2A29 29 0 1 1 58.7 71.7M66 72l-8 0 1-8'/>"
     return "".join([_ring(38), *dots, arrow, "<text x='70' y='49' text-anchor='middle'>+ a fifth</text>"])
 
 def _path() -> str:
-    dots = [_dot(x, y, r) for x, y, r in ((6, 80, 3), (48, 72, 3.8), (70, 46, 4.6), (92, 22, 5.4), (132, 12, 6.4))]
+    stations = (6, 80, 3), (48, 72, 3.8), (70, 46, 4.6), (92, 22, 5.4), (132, 12, 6.4)
+    dots = [_dot(*station) for station in stations]
     words = "<text x='2' y='66'>dull</text><text x='132' y='38' text-anchor='end'>brighter</text>"
     return "<path class='way' d='M6 80Q52 84 70 46T132 12'/>" + "".join(dots) + words
 
 # %% ../nbs/36_chapters.ipynb #cf61d7c5
 PARTS = {"Shape": ("Give the codes a form.", _cloud, "Codes gathered round the centre of three circles"),
          "Probe": ("Find what lives where.", _hypercube, "One probe in each row and each column of a square"),
-         "Operate": ("Calculate with codes.", _fifths, "Twelve notes in a ring and an arrow that goes up by a fifth"),
+         "Operate": ("Calculate with codes.", _fifths, "Twelve notes in a ring, and an arrow up by a fifth"),
          "Steer": ("Say what you want to hear.", _path, "A path that climbs from dull to brighter"),
          "Toolbox": ("What every part stands on.", None, "")}  #: what each part is for, and its picture
 
 # %% ../nbs/36_chapters.ipynb #183a659a
 def _item(page: Page) -> str:
     title = html.escape(page.title)
-    named = f"<a href='{page.stem}.html'>{title}</a>" if page.written else f"<span>{title}</span> <em>to come</em>"
+    link = f"<a href='{page.stem}.html'>{title}</a>"
+    named = link if page.written else f"<span>{title}</span> <em>to come</em>"
     words = f"<small>{html.escape(page.operation)}</small>" if page.operation else ""
     return f"<li class='{'here' if page.written else 'to-come'}'>{named}{words}</li>"
 
@@ -171,11 +179,12 @@ def published(address: str,  # as `address_of` gives it
     clone = f"git clone {address} && cd {name}\n" if address else ""
     clone += ("make book    # run every notebook and build these pages\n"
               "make test    # prove it: the tests in the notebooks, then those in tests/\n")
-    install = (f'pip install "oplas @ git+{address}"          # the core: torch, numpy, scipy, scikit-learn, matplotlib\n'
+    core = "the core: torch, numpy, scipy, scikit-learn, matplotlib"
+    install = (f'pip install "oplas @ git+{address}"          # {core}\n'
                f'pip install "oplas[audio] @ git+{address}"   # and what sound needs\n')
     texts = {"web": f"The rendered book is at <{book}>.\n", "clone": clone, "install": install,
-             "browser": "Every chapter has a rocket at the top of its page: it opens the notebook on Colab or Binder, "
-                        "and a browser is enough.\n",
+             "browser": "Every chapter has a rocket at the top of its page: it opens the notebook on Colab or "
+                        "Binder, and a browser is enough.\n",
              "repository": f"repository:\n  url: {address}\n  path_to_book: nbs\n  branch: main\n\n"
                            "launch_buttons:\n  colab_url: https://colab.research.google.com\n"
                            "  binderhub_url: https://mybinder.org\n  notebook_interface: jupyterlab\n",
@@ -184,7 +193,7 @@ def published(address: str,  # as `address_of` gives it
                      f'Changelog = "{address}/blob/main/CHANGELOG.md"\n',
              "citation": f'repository-code: "{address}"\n'}
     if address: return texts
-    local = ("pip install .             # in a clone; the core: torch, numpy, scipy, scikit-learn, matplotlib\n"
+    local = (f"pip install .             # in a clone; {core}\n"
              'pip install ".[audio]"    # and what sound needs\n')
     return {**dict.fromkeys(texts, ""), "clone": clone, "install": local}
 
@@ -223,7 +232,7 @@ def derived() -> dict[str, str]:  # name of a stretch -> its text
     here = [c for c in CHAPTERS if c.written]
     rows = [_readme_row(c, first=not k or here[k - 1].part != c.part) for k, c in enumerate(here)]
     tools = ", ".join(p.title for p in TOOLBOX if p.written)
-    rows.append(f"| Toolbox | {tools} | train, load, hear, write down, measure, show, and write a chapter of your own |\n")
+    rows.append(f"| Toolbox | {tools} | train, load, hear, measure, show, and write a chapter of your own |\n")
     coming = ", ".join(c.title.lower().replace("latin", "Latin") for c in CHAPTERS if not c.written)
     contents = [f"  - caption: {part}\n    chapters:\n" + "".join(f"      - file: {p.stem}\n" for p in pages)
                 for part in PARTS if (pages := [p for p in PAGES if p.part == part and p.written])]
@@ -231,11 +240,12 @@ def derived() -> dict[str, str]:  # name of a stretch -> its text
             "coming": f"More chapters are on their way: {coming}.\n" if coming else "",
             "contents": "".join(contents),
             "modules": "".join(_stanza(p) for p in PAGES if p.module),
-            "dependencies": "\n| Chapter | Needs | Helps |\n|---|---|---|\n" + "".join(map(_dependency_row, CHAPTERS)) + "\n"}
+            "dependencies": "\n".join(["", "| Chapter | Needs | Helps |", "|---|---|---|",
+                                       "".join(map(_dependency_row, CHAPTERS)), ""])}
 
 # %% ../nbs/36_chapters.ipynb #5a3b156c
-FILES = ("README.md", "CONTRIBUTING.md", "CITATION.cff", "pyproject.toml", "_config.yml", "_toc.yml", "nbs/index.md",
-         "nbs/reference.md", "nbs/teaching.md")  #: with derived stretches
+FILES = ("README.md", "CONTRIBUTING.md", "CITATION.cff", "pyproject.toml", "_config.yml", "_toc.yml",
+         "nbs/index.md", "nbs/reference.md", "nbs/teaching.md")  #: with derived stretches
 
 def filled(text: str,               # of a file
            texts: dict[str, str],   # name of a stretch -> what is to stand there

@@ -21,7 +21,7 @@ __all__ = ['chapter', 'sweep', 'in_threads', 'Interval', 'interval', 'table']
 # %% ../nbs/33_kit.ipynb #933fa722
 def chapter(name: str,  # the notebook's, such as "03_sampler"
            ) -> tuple[Claims, Exercises]:  # to declare claims, to mark exercises
-    "Open a chapter's page: figures in the book's style, threads as `OPLAS_THREADS` says, the same chance each time."
+    "Open a chapter's page: the book's style, threads as `OPLAS_THREADS` says, the same chance each time."
     style()
     limit_threads()
     torch.manual_seed(0)
@@ -45,7 +45,7 @@ def sweep(function: Callable,    # called as `function(seed=…, **arguments)`
     return dict(zip(jobs, bar(progress, iterable=results, total=len(jobs))))
 
 def _as_on_the_page(cells, function, arguments):
-    "Call a function in a worker, where the source of the page's cells is known too, as the cache's key needs it."
+    "Call a function in a worker that knows the source of the page's cells too: the cache's key needs it."
     linecache.cache.update(cells)
     return function(**arguments)
 
@@ -77,7 +77,8 @@ class Interval:
 
     def __str__(self) -> str:
         if not self.half: return f"{self.mean:.3g} ± 0"
-        digits = max(0, (f"{self.half:e}"[0] in "123") - floor(log10(self.half)))  # two if it begins with 1, 2 or 3
+        two = f"{self.half:e}"[0] in "123"          # digits of the half, else one
+        digits = max(0, two - floor(log10(self.half)))
         return f"{self.mean:.{digits}f} ± {self.half:.{digits}f}"
 
 # %% ../nbs/33_kit.ipynb #3f501aa9

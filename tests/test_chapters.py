@@ -79,6 +79,17 @@ def test_the_map_has_every_page_a_link_to_each_that_is_written_and_a_word_for_th
 
 # what is written from it
 
+def test_one_line_is_enough_for_a_new_chapter(monkeypatch):
+    new = chapters.Page("11_dummy", "Steer", "A dummy", "show that one line is enough", ("08_rotations",), ("30_metrics",), ("hawley2024",))
+    monkeypatch.setattr(chapters, "CHAPTERS", (*CHAPTERS, new))
+    monkeypatch.setattr(chapters, "PAGES", (*PAGES, new))
+    texts = chapters.derived()
+    assert "| Steer | 11 A dummy | show that one line is enough |" in texts["chapters"]
+    assert "      - file: 11_dummy\n" in texts["contents"] and ".. automodule:: oplas.dummy\n" in texts["modules"]
+    assert "| 11 [A dummy](11_dummy.ipynb) | 8 | [Metrics](30_metrics.ipynb) |" in texts["dependencies"]
+    assert "<a href='11_dummy.html'>A dummy</a>" in chapters.book_map()
+
+
 @pytest.fixture
 def copy(tmp_path):
     "The tracked files, elsewhere."
