@@ -1,7 +1,7 @@
 "The rendered book in a real browser: every page opens at desktop and phone width, in light and dark, and its controls move."
 import pytest
 
-from test_site import PAGES
+from test_site import PAGES, pages_that_call
 
 SIZES = {"desktop": (1300, 900), "phone": (390, 844)}
 
@@ -82,7 +82,7 @@ def test_moving_a_slider_changes_the_picture(visit, name):
     assert len({start[1], across[1], up[1]}) == 3, "what is on the screen did not change"
 
 
-SOUND_PAGES = [p for p in ("31_widgets", "03_sampler", "05_attributes") if p in PAGES]      # pages with sliders over sounds
+SOUND_PAGES = [p for p in pages_that_call("sound_html") if p in pages_that_call("grid", "plane")]     # with sliders over sounds
 
 
 @pytest.fixture(params=SOUND_PAGES)
@@ -176,7 +176,7 @@ def test_a_sound_that_cannot_play_breaks_nothing(sounds):
     page.wait_for_timeout(100)
 
 
-MAP_PAGES = [p for p in ("31_widgets", "03_sampler") if p in PAGES]        # pages with a map of sounds
+MAP_PAGES = pages_that_call("sound_map")
 
 
 @pytest.fixture(params=MAP_PAGES)
