@@ -71,7 +71,8 @@ def _complexity(bars): return rhythmic_complexity(bars, ticks_per_bar=bars.shape
 ATTRIBUTES = {"complexity": _complexity, "range": pitch_range, "density": note_density,
               "contour": contour}
 
-def _name(attribute) -> str: return attribute if isinstance(attribute, str) else attribute.__name__
+def _name(attribute) -> str:
+    return attribute if isinstance(attribute, str) else getattr(attribute, "__name__", repr(attribute))
 
 def attributes_of(tokens,                              # bars, (n, ticks), or (..., ticks)
                   attributes=("complexity", "range"),  # k names from `ATTRIBUTES`, or functions like them
@@ -248,7 +249,7 @@ def bar_loss(model: BarVAE,
     wanted = to_index(x, model.low, model.high)
     nll = F.cross_entropy(model.logits(z).flatten(0, 1), wanted.flatten(), reduction="sum") / len(x)
     terms = {"nll": (1., nll), "kl": (beta, .5 * (mu ** 2 + logvar.exp() - 1 - logvar).sum(1).mean())}
-    if dims: terms |= shaping_terms(model, z, a, dims, scale, **settings)
+    terms |= shaping_terms(model, z, a, dims, scale, **settings)
     return {"loss": sum(w * t for w, t in terms.values()), **{name: t for name, (_, t) in terms.items()}}
 
 # %% ../nbs/05_attributes.ipynb #4cd0bcab
@@ -261,9 +262,10 @@ def shaping_terms(model: BarVAE,
                   weight: float = 40.,      # of the attribute loss
                   turn: float = 4.,         # of the turn loss, on a quarter of the batch
                   geodesic: float = 0.,     # of the geodesic loss, on a quarter of the batch
-                 ) -> dict:                 # name → its weight and its value
+                 ) -> dict:                 # name → its weight and its value; {} without attributes
     "What ties each attribute to its dimension. ValueError on an unknown rule, or `a` of another shape."
     shaped("a", a, len(z), len(dims))
+    if not dims: return {}
     how = RULES[one_of("rule", rule, RULES)]
     order = [attribute_loss(z[:, d], v / s, **how) for d, v, s in zip(dims.values(), a.unbind(1), scale)]
     terms = {"attribute": (weight, sum(order))}
@@ -367,13 +369,13 @@ def expected_attributes(logits: torch.Tensor,  # scores, (..., ticks, words)
             "density": onset.mean(-1), "contour": (_first(p.flip(-2)) - _first(p)) / 26}
 
 # %% ../nbs/05_attributes.ipynb #a461087c
-def _reached(p):
+def _chance_beyond(p):
     "Chance that some tick lies at a pitch or beyond: 1 − the product over ticks of 1 − theirs."
     return 1 - torch.log1p(-p.cumsum(-1).clamp(max=1 - 1e-5)).sum(-2).exp()
 
 def _expected_range(p):
     "E[highest − lowest] of pitches that begin with chance `p`, (..., ticks, pitches)."
-    below, above = _reached(p), _reached(p.flip(-1)).flip(-1)  # P(lowest ≤ h), P(highest ≥ h)
+    below, above = _chance_beyond(p), _chance_beyond(p.flip(-1)).flip(-1)  # P(lowest ≤ h), P(highest ≥ h)
     sounding = above[..., :1]
     return (above + below - sounding).sum(-1) - sounding[..., 0]
 

@@ -127,7 +127,7 @@ class Decoder(nn.Module):
         return own @ x[:, :self.shapes] + self.shared(x[:, self.shapes:])
 
 # %% ../nbs/03_sampler.ipynb #305c1d6f
-def _codes(z, dim: int) -> torch.Tensor:
+def _as_codes(z, dim: int) -> torch.Tensor:
     "Codes as a float tensor (n, dim)."
     z = torch.as_tensor(z, dtype=torch.float32)
     if z.ndim not in (1, 2) or z.shape[-1] != dim or not z.numel():
@@ -184,7 +184,7 @@ class PitchedWAE(nn.Module):
                midi,         # note numbers, (n,), or one for all
               ) -> torch.Tensor:  # log-mel pictures, (n, n_mels, frames)
         "The pictures of codes at pitches. ValueError on a wrong size or a note that is not playable."
-        z = _codes(z, self.dim).to(self.mean)
+        z = _as_codes(z, self.dim).to(self.mean)
         midi = _playable(midi, self.config["low"], self.config["high"])
         if len(midi) == 1: midi = midi.expand(len(z))
         if len(z) == 1: z = z.expand(len(midi), -1)
