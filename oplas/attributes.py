@@ -264,8 +264,8 @@ def shaping_terms(model: BarVAE,
                   geodesic: float = 0.,     # of the geodesic loss, on a quarter of the batch
                  ) -> dict:                 # name → its weight and its value; {} without attributes
     "What ties each attribute to its dimension. ValueError on an unknown rule, or `a` of another shape."
-    shaped("a", a, len(z), len(dims))
     if not dims: return {}
+    shaped("a", a, len(z), len(dims))
     how = RULES[one_of("rule", rule, RULES)]
     order = [attribute_loss(z[:, d], v / s, **how) for d, v, s in zip(dims.values(), a.unbind(1), scale)]
     terms = {"attribute": (weight, sum(order))}
