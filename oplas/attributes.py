@@ -15,7 +15,8 @@ from torch.utils.checkpoint import checkpoint
 from .data import Melodies, melodies
 from .music import GRIDS, HOLD, REST, contour, note_density, pitch_range, rhythmic_complexity
 from .music import WEIGHTS
-from .training import fit, load_or_train
+from .cache import load_or_train
+from .training import fit
 
 # %% auto #0
 __all__ = ['BLOCK', 'ATTRIBUTES', 'LOW', 'HIGH', 'KINDS', 'RULES', 'JOINT', 'attribute_loss', 'lesson', 'attributes_of',

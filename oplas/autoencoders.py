@@ -10,7 +10,8 @@ import torch.nn.functional as F
 from functools import partial
 from .data import digits
 from .divergences import kl_normal, mmd2_normal
-from .training import fit, load_or_train
+from .cache import load_or_train
+from .training import fit
 
 # %% auto #0
 __all__ = ['Autoencoder', 'ae_loss', 'vae_loss', 'wae_loss', 'train_autoencoder', 'load_autoencoder', 'sample', 'lerp', 'slerp',

@@ -14,7 +14,8 @@ import torch.nn.functional as F
 from .audio import LogMel, f0_autocorrelation, griffin_lim, mel_to_linear, sounding
 from .data import Notes, plucks
 from .divergences import mmd2_normal
-from .training import fit, load_or_train
+from .cache import load_or_train
+from .training import fit
 
 # %% auto #0
 __all__ = ['TAKES', 'SHARES', 'render', 'cents_off', 'pitch_onehots', 'pitch_scalar', 'Encoder', 'grow', 'Decoder', 'PitchedWAE',
