@@ -13,7 +13,7 @@ from torch import nn
 
 from .data import Notes
 from .plots import svg
-from .training import one_thread
+from .machine import one_thread
 
 # %% auto #0
 __all__ = ['LONGEST', 'sound_html', 'play', 'Mel', 'LogMel', 'mel_to_linear', 'griffin_lim', 'spectral_convergence',

@@ -8,12 +8,13 @@ import torch
 import torch.nn as nn
 import torch.nn.functional as F
 from functools import partial
+from .cache import load_or_train
 from .checks import finite, number, one_of, shaped, whole
 from .data import digits
 from .divergences import kl_normal, mmd2_normal
 from .latents import reparametrise
 from .models import Savable, fresh
-from .training import fit, load_or_train
+from .training import fit
 
 # %% auto #0
 __all__ = ['Autoencoder', 'ae_loss', 'vae_loss', 'wae_loss', 'train_autoencoder', 'load_autoencoder', 'noise_growth',

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
-from .training import _cache_file, _read, _set_aside, _write, load_or_train
+from .cache import cache_file, load_or_train, read, set_aside, write
 
 # %% auto #0
 __all__ = ['FACTORS', 'Digits', 'digits', 'pluck', 'Notes', 'plucks', 'Melodies', 'melodies']
@@ -506,16 +506,16 @@ def _groups(folder, files):
         name = f.relative_to(folder).as_posix()
         group = int(hashlib.sha256(name.encode()).hexdigest()[:8], 16) % count
         groups.setdefault(group, []).append([name, _fingerprint(f)])
-    return {_cache_file("tunes", {"files": g}, _parse): [name for name, _ in g] for g in groups.values()}
+    return {cache_file("tunes", {"files": g}, _parse): [name for name, _ in g] for g in groups.values()}
 
 
 def _stored(path):
     "(tensors, meta) that an earlier call kept; None if there are none, or they are damaged."
     try:
-        found = _read(path)
+        found = read(path)
         if found and found[1].get("file") != path.name: raise ValueError("it is another file's content")
         return found
-    except ValueError as e: _set_aside(path, e)
+    except ValueError as e: set_aside(path, e)
     except OSError as e: warnings.warn(f"{path} cannot be read ({e}); parsing again", stacklevel=4)
 
 # %% ../nbs/21_data.ipynb #0967f09c
@@ -536,7 +536,7 @@ def _parsed(folder, files, progress):
             results = Parallel(n_jobs=jobs)(delayed(_parse)(str(folder), groups[path]) for path in now)
             for path, (tensors, meta) in zip(now, results):
                 found[path] = tensors, {**meta, "file": path.name}
-                try: _write(path, *found[path])
+                try: write(path, *found[path])
                 except OSError as e: warnings.warn(f"{path} could not be written ({e})", stacklevel=4)
                 bar.update(len(groups[path]))
     return list(found.values())

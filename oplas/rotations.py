@@ -11,7 +11,7 @@ import torch.nn as nn
 from numbers import Integral, Real
 from torch.func import functional_call, stack_module_state, vmap
 from .plots import INK, PALETTE, show
-from .training import one_thread
+from .machine import one_thread
 
 # %% auto #0
 __all__ = ['START', 'KINDS', 'rotate_plane', 'rotation_matrix', 'aguilera_perez', 'rotate_toward', 'FiLM', 'FiLMR',

@@ -9,11 +9,12 @@ import torch
 import torch.nn as nn
 import torch.nn.functional as F
 from .audio import LogMel, f0_autocorrelation, griffin_lim, mel_to_linear, sounding
+from .cache import load_or_train
 from .checks import number, one_of, shaped, whole
 from .data import Notes, plucks
 from .divergences import mmd2_normal
 from .models import Savable, fresh
-from .training import fit, load_or_train
+from .training import fit
 
 # %% auto #0
 __all__ = ['TAKES', 'SHARES', 'resynthesise', 'cents_off', 'pitch_onehots', 'pitch_scalar', 'Encoder', 'grow', 'Decoder',
