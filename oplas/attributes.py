@@ -315,16 +315,18 @@ def _targets(model, tokens, dims, rule) -> torch.Tensor:  # (n, k)
     return a
 
 # %% ../nbs/05_attributes.ipynb #34c67c5b
+def _trained(split, **settings) -> dict[str, torch.Tensor]:
+    "What `load_or_train` keeps."
+    model = train_bars(bars_split(split)[0].tokens, **settings)
+    return {**model.state_dict(), "seconds": torch.tensor(model.seconds)}
+
 def load_bars(seed: int = 0,      # of the training
               split: int = 2028,  # seed of the tunes' split
               progress: bool | None = None,  # as for `train_bars`
               **settings,         # of `train_bars`
              ) -> BarVAE:         # on the CPU, in evaluation mode; `seconds`: how long it was trained
     "A model of the chapter from the cache, or trained and kept there. ValueError as `train_bars`."
-    def trained(split, **settings):
-        model = train_bars(bars_split(split)[0].tokens, progress=progress, **settings)
-        return {**model.state_dict(), "seconds": torch.tensor(model.seconds)}
-    state = load_or_train("bars", dict(seed=seed, split=split, **settings), trained)
+    state = load_or_train("bars", dict(seed=seed, split=split, **settings), _trained, progress=progress)
     model = BarVAE(settings.get("kind", "parallel"))
     model.seconds = float(state.pop("seconds"))
     model.load_state_dict(state)

@@ -114,6 +114,12 @@ def train_autoencoder(x: torch.Tensor,       # images, shape (n, 1, size, size),
     return model.cpu().eval()
 
 # %% ../nbs/02_autoencoders.ipynb #52efc909
+def _trained(full: bool, split: int, holdout: float, **settings) -> dict[str, torch.Tensor]:
+    "What `load_or_train` keeps: weights after training on the first part of the training digits."
+    x = digits(full=full, seed=split).x_train
+    x = x[:round(len(x) * (1 - holdout))]
+    return train_autoencoder(x, **settings).state_dict()
+
 def load_autoencoder(kind: str = "wae",    # "ae", "vae", "wae" or "wae-cloud"
                      dim: int = 2,         # numbers in a code
                      weight: float = .3,   # how much the prior counts
@@ -128,14 +134,10 @@ def load_autoencoder(kind: str = "wae",    # "ae", "vae", "wae" or "wae-cloud"
     """An autoencoder for digits from the cache, or trained and kept there.
     ValueError as `train_autoencoder`, and on a holdout outside [0, 1)."""
     if not 0 <= holdout < 1: raise ValueError(f"holdout must lie in [0, 1), got {holdout!r}")
-    def trained(full, split, holdout, **settings):
-        x = digits(full=full, seed=split).x_train
-        x = x[:round(len(x) * (1 - holdout))]
-        return train_autoencoder(x, progress=progress, **settings).state_dict()
     config = dict(kind=kind, dim=dim, weight=weight, width=width, epochs=epochs, seed=seed,
                   holdout=holdout, full=full, split=split)
     model = Autoencoder(28 if full else 8, dim, width)
-    model.load_state_dict(load_or_train("autoencoder", config, trained))
+    model.load_state_dict(load_or_train("autoencoder", config, _trained, progress=progress))
     return model.eval()
 
 # %% ../nbs/02_autoencoders.ipynb #3671f231

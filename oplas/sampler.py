@@ -266,6 +266,14 @@ def _pictures_to_learn(split: int) -> tuple[LogMel, torch.Tensor]:
     return logmel, logmel.fit_transform(notes_split(split)[0].audio)
 
 # %% ../nbs/03_sampler.ipynb #fc70d1bd
+def _trained(split, takes, seed, weight, epochs, progress, **config) -> dict[str, torch.Tensor]:
+    "What `load_or_train` keeps."
+    (logmel, x), notes = _pictures_to_learn(split), notes_split(split)[0]
+    sampler, first = fresh(seed, Sampler, **config), notes.take < takes
+    sampler.logmel.load_state_dict(logmel.state_dict())
+    learned = _learn(sampler, x[first], notes.midi[first], weight, epochs, seed, progress)
+    return learned.state_dict()
+
 def load_sampler(weight: float = .02,   # how much the prior counts
                  epochs: int = 30,      # times to go through the notes
                  takes: int = TAKES,    # train on the first takes alone
@@ -275,13 +283,7 @@ def load_sampler(weight: float = .02,   # how much the prior counts
                  **config,              # settings of `Sampler`: dim, pitch, transposed
                 ) -> Sampler:           # on the CPU, in evaluation mode
     "The chapter's sampler from the cache, or trained and kept there. ValueError as `Sampler`."
-    def trained(split, takes, seed, weight, epochs, **config):
-        (logmel, x), notes = _pictures_to_learn(split), notes_split(split)[0]
-        sampler, first = fresh(seed, Sampler, **config), notes.take < takes
-        sampler.logmel.load_state_dict(logmel.state_dict())
-        learned = _learn(sampler, x[first], notes.midi[first], weight, epochs, seed, progress)
-        return learned.state_dict()
     settings = dict(split=split, takes=takes, seed=seed, weight=weight, epochs=epochs, **config)
     sampler = Sampler(**config)
-    sampler.load_state_dict(load_or_train("sampler", settings, trained))
+    sampler.load_state_dict(load_or_train("sampler", settings, _trained, progress=progress))
     return sampler.eval()
