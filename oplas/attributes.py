@@ -12,7 +12,7 @@ import torch.nn as nn
 import torch.nn.functional as F
 from scipy.stats import norm, rankdata
 from torch.utils.checkpoint import checkpoint
-from .data import Melodies, melodies
+from .tunes import Melodies, melodies
 from .music import GRIDS, HOLD, REST, contour, note_density, pitch_range, rhythmic_complexity
 from .music import WEIGHTS
 from .cache import load_or_train

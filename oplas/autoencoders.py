@@ -8,7 +8,7 @@ import torch
 import torch.nn as nn
 import torch.nn.functional as F
 from functools import partial
-from .data import digits
+from .pictures import digits
 from .divergences import kl_normal, mmd2_normal
 from .cache import load_or_train
 from .training import fit

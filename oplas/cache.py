@@ -88,7 +88,7 @@ def set_aside(path: pathlib.Path,  # of a file that cannot be used
                   "training starts afresh", stacklevel=3)
     with contextlib.suppress(OSError): os.replace(path, path.with_name(path.name + ".damaged"))
 
-# %% ../nbs/22_cache.ipynb #35f032ac
+# %% ../nbs/22_cache.ipynb #b35f96c3
 _SHOWN = "IPython", "ipywidgets", "matplotlib", "tqdm"  # they show what was computed elsewhere
 
 @functools.cache
@@ -103,13 +103,15 @@ def _ours(module):
     return bool(file) and not installed and top not in sys.stdlib_module_names
 
 @functools.cache
+def _version(top):
+    "Version of a library, under its own name or, as with scikit-learn, under that of its package."
+    with contextlib.suppress(ImportError): return importlib.metadata.version(top)
+    with contextlib.suppress(ImportError): return getattr(importlib.import_module(top), "__version__", "")
+
 def _theirs(module, *names):
-    "In words, something from a library, with its version (Python's own counts elsewhere)."
-    top, version = module.partition(".")[0], ""
-    if top in (*_SHOWN, "oplas"): return "shown or kept"
-    with contextlib.suppress(ImportError): version = getattr(importlib.import_module(top), "__version__", "")
-    with contextlib.suppress(ImportError): version = importlib.metadata.version(top)
-    return f"{top} {version} {names}"
+    "In words, something from a library."
+    top = module.partition(".")[0]
+    return "shown or kept" if top in (*_SHOWN, "oplas") else f"{top} {_version(top)} {names}"
 
 # %% ../nbs/22_cache.ipynb #f887491a
 @functools.lru_cache(maxsize=1000)

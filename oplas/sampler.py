@@ -12,7 +12,7 @@ import torch
 import torch.nn as nn
 import torch.nn.functional as F
 from .audio import LogMel, f0_autocorrelation, griffin_lim, mel_to_linear, sounding
-from .data import Notes, plucks
+from .strings import Notes, plucks
 from .divergences import mmd2_normal
 from .cache import load_or_train
 from .training import fit

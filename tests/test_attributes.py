@@ -14,7 +14,7 @@ from oplas import attributes as A
 from oplas.attributes import (BarVAE, attribute_loss, attributes_of, bar_loss, expected_attributes, from_index,
                               geodesic_loss, load_bars, normal_ceiling, to_index, train_bars, transposed, turn_control,
                               turn_loss, turned)
-from oplas.data import Melodies
+from oplas.tunes import Melodies
 from oplas.music import HOLD, REST
 
 torch.set_num_threads(1)

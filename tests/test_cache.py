@@ -271,7 +271,7 @@ def test_the_chapters_pages_and_the_package_have_one_key():
 def test_the_version_of_a_library_counts_and_that_of_a_bar_does_not(monkeypatch, body):
     import sklearn, tqdm
     def now():
-        module._theirs.cache_clear()
+        module._version.cache_clear()
         return code_key(program(f"import sklearn.base\nfrom sklearn.linear_model import Ridge\nfrom tqdm.auto import tqdm\ndef train():\n    tqdm(3); {body}")["train"])
     try:
         before = now()
@@ -279,7 +279,7 @@ def test_the_version_of_a_library_counts_and_that_of_a_bar_does_not(monkeypatch,
         assert now() == before
         monkeypatch.setattr(sklearn, "__version__", "9")
         assert now() != before
-    finally: module._theirs.cache_clear()
+    finally: module._version.cache_clear()
 
 real = importlib.metadata.version
 
