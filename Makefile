@@ -37,6 +37,7 @@ help:  ## this list
 
 package: $(READY)
 	@$(BIN)/nbdev_export
+	@$(BIN)/python -c 'import oplas.chapters; oplas.chapters.write()'
 
 # Set-up runs again only when one of these files changed; a set-up that was interrupted leaves no mark and starts over.
 $(READY): pyproject.toml constraints.txt

@@ -14,12 +14,12 @@ from scipy.stats import norm, rankdata
 from torch.utils.checkpoint import checkpoint
 from .cache import load_or_train
 from .checks import finite, one_of, positive, shaped, whole
-from .data import Melodies, melodies
 from .latents import reparametrise, traverse
 from .models import Savable, fresh
 from .music import GRIDS, HOLD, REST, contour, note_density, pitch_range, rhythmic_complexity
 from .music import WEIGHTS
 from .training import fit
+from .tunes import Melodies, melodies
 
 # %% auto #0
 __all__ = ['BLOCK', 'ATTRIBUTES', 'LOW', 'HIGH', 'NETWORKS', 'RULES', 'JOINT', 'attribute_loss', 'bars_split', 'attributes_of',

@@ -11,37 +11,33 @@ import numpy as np
 import torch
 from torch import nn
 
-from .data import Notes
+from .checks import finite, number, positive, whole
+from .machine import bar, one_thread
 from .plots import svg
-from .machine import one_thread
+from .strings import Notes
 
 # %% auto #0
 __all__ = ['LONGEST', 'sound_html', 'play', 'Mel', 'LogMel', 'mel_to_linear', 'griffin_lim', 'spectral_convergence',
            'GriffinLimStream', 'sounding', 'f0_autocorrelation', 'read_audio', 'folder_of_notes']
 
 # %% ../nbs/27_audio.ipynb #7d7e3dd0
-def _sound(audio, least=1, name="audio"):
+def _sound(audio, least=1):
     "The sound as a float32 tensor; ValueError unless it is finite float, `least` samples or more."
     x = audio if isinstance(audio, torch.Tensor) else torch.as_tensor(np.asarray(audio))
     if not x.is_floating_point():
-        raise ValueError(f"{name} must be floating point numbers from -1 to 1, got {x.dtype}")
+        raise ValueError(f"audio must be floating point numbers from -1 to 1, got {x.dtype}")
     if not x.ndim or x.shape[-1] < least or not x.numel():
-        raise ValueError(f"{name} must be (..., samples) with {least:,} samples or more, got shape "
+        raise ValueError(f"audio must be (..., samples) with {least:,} samples or more, got shape "
                          f"{tuple(x.shape)}")
-    if not torch.isfinite(x).all(): raise ValueError(f"{name} holds NaN or Inf")
-    return x.float()
-
+    return finite("audio", x).float()
 
 def _rate(rate):
     "ValueError unless the rate is a number of samples a second that sound can have."
-    number = isinstance(rate, (int, float, np.number)) and not isinstance(rate, bool)
-    if not number or not 1000 <= rate <= 400_000:
-        raise ValueError(f"sample_rate must lie in 1,000 … 400,000 Hz, got {rate!r}")
+    number("sample_rate", rate, 1000, 400_000)
 
 # %% ../nbs/27_audio.ipynb #825ee691
 #: seconds, the longest sound that a page carries
 LONGEST = 10
-
 
 def sound_html(audio,                      # (samples,), float
                sample_rate: int = 22_050,  # Hz
@@ -76,7 +72,7 @@ def _portrait(x, sample_rate, title):
     at = (np.arange(len(pieces)) + .5) * len(x) / len(pieces) / sample_rate
     axes[0].fill_between(at, [p.min() for p in pieces], [p.max() for p in pieces], lw=.5)
     axes[0].set(ylabel="amplitude", title=title)
-    size = _stft(torch.from_numpy(x)[None], _window(1024), 256)[0].abs().T
+    size = _stft(torch.from_numpy(x), _window(1024), 256).abs().T
     level = 20 * (size / size.max().clamp(min=1e-9)).clamp(min=1e-4).log10()
     edges = 0, len(x) / sample_rate, 0, sample_rate / 2000
     image = axes[1].imshow(level.numpy(), origin="lower", aspect="auto", extent=edges, vmin=-80, vmax=0)
@@ -111,9 +107,8 @@ def _window(n_fft):
     w = torch.hann_window(n_fft)
     return w / (w.sum() / 2)
 
-
 def _stft(audio, window, hop_length):
-    "Spectra (batch, frames, bins) of (batch, samples); frame k is centred on sample k * hop_length."
+    "Spectra (..., frames, bins) of (..., samples); frame k is centred on sample k * hop_length."
     n_fft = len(window)
     x = nn.functional.pad(audio, (n_fft // 2, n_fft // 2))
     return torch.fft.rfft(x.unfold(-1, n_fft, hop_length) * window)
@@ -127,18 +122,10 @@ def _resample(x, old, new):
     y = librosa.resample(x.detach().cpu().numpy(), orig_sr=old, target_sr=new)
     return torch.from_numpy(np.ascontiguousarray(y)).to(x)
 
-
-def _whole(low, **values):
-    "ValueError unless every value is a whole number of at least `low`."
-    for name, v in values.items():
-        if isinstance(v, bool) or not isinstance(v, (int, np.integer)) or v < low:
-            raise ValueError(f"{name} must be a whole number of at least {low}, got {v!r}")
-
-
 def _frames(n_fft, hop_length):
     "ValueError unless frames of n_fft samples can be laid hop_length apart and added up again."
-    _whole(4, n_fft=n_fft)
-    _whole(1, hop_length=hop_length)
+    whole("n_fft", n_fft, 4)
+    whole("hop_length", hop_length, 1)
     if n_fft % hop_length or n_fft < 4 * hop_length or n_fft % 2:
         raise ValueError(f"hop_length must divide n_fft 4 times or more, got {hop_length} and {n_fft}")
 
@@ -147,7 +134,7 @@ def _filters(sample_rate, n_fft, hop_length, n_mels, fmin, fmax):
     "Mel filters (n_mels, bins), no norm; ValueError on bad settings, or a filter with no bin."
     import librosa
     _frames(n_fft, hop_length)
-    _whole(1, n_mels=n_mels)
+    whole("n_mels", n_mels, 1)
     if not 0 <= fmin < fmax <= sample_rate / 2:
         raise ValueError(f"fmin and fmax must rise within 0 … {sample_rate / 2:g} Hz, got {fmin!r} and "
                          f"{fmax!r}")
@@ -189,8 +176,7 @@ class Mel(nn.Module):
         x = _sound(audio).to(self.window.device)
         if sample_rate is not None: x = _resample(x, sample_rate, self.sample_rate)
         x = _sound(x, self.n_fft)
-        s = _stft(x.reshape(-1, x.shape[-1]), self.window, self.hop_length).abs().transpose(-1, -2)
-        return s.reshape(*x.shape[:-1], *s.shape[-2:])
+        return _stft(x, self.window, self.hop_length).abs().transpose(-1, -2)
 
     def mel(self, audio, sample_rate: int | None = None) -> torch.Tensor:
         "Mel magnitudes (..., n_mels, frames) of sound (..., samples)."
@@ -207,8 +193,7 @@ class LogMel(Mel):
                  **mel,                      # settings of `Mel`
                 ):
         super().__init__(**mel)
-        if not floor > 0: raise ValueError(f"floor must be above 0, got {floor!r}")
-        self.floor = self.config["floor"] = floor
+        self.floor = self.config["floor"] = positive("floor", floor)
         self.register_buffer("top", torch.tensor(float("nan")))
 
     def fit(self, audio, sample_rate: int | None = None) -> LogMel:
@@ -247,7 +232,7 @@ def mel_to_linear(mel: torch.Tensor,  # (..., n_mels, frames), magnitudes, 0 or 
     from the clipped pseudo-inverse. ValueError on a wrong shape, NaN or Inf."""
     if mel.ndim < 2 or mel.shape[-2] != logmel.n_mels:
         raise ValueError(f"mel must be (..., {logmel.n_mels}, frames), got shape {tuple(mel.shape)}")
-    if not torch.isfinite(mel).all(): raise ValueError("mel holds NaN or Inf")
+    finite("mel", mel)
     weight = 1 / logmel.filters.norm(dim=1, keepdim=True)  # wide filters count as narrow ones
     a = weight * logmel.filters
     step = 1 / (a @ a.T).sum(1).max()
@@ -304,7 +289,6 @@ def _from_peaks(size, hop_length, last):
     for i in range(size.shape[1]): last = out[:, i] = (last + turn[:, i]).gather(-1, near[:, i])
     return out % (2 * math.pi)
 
-
 def _start(size, hop_length, last=None):
     "Spectra of these sizes with the phases of `_from_peaks`; 0 is an impulse in the middle of a frame."
     middle = math.pi * (torch.arange(size.shape[-1], device=size.device) % 2)
@@ -314,19 +298,22 @@ def _start(size, hop_length, last=None):
 # %% ../nbs/27_audio.ipynb #75156583
 def _rounds(n_iter, momentum):
     "ValueError unless so many rounds can be done with this momentum."
-    _whole(0, n_iter=n_iter)
+    whole("n_iter", n_iter, 0)
     if not 0 <= momentum < 2: raise ValueError(f"momentum must lie between 0 and 2, got {momentum!r}")
 
-
-def _sizes(magnitude, hop_length, n_iter=0, momentum=0):
-    "ValueError unless these are magnitudes to find phases for, with settings that make sense."
-    _rounds(n_iter, momentum)
+def _check_magnitude(magnitude, hop_length):
+    "ValueError unless these are magnitudes of frames that lie hop_length apart."
     if magnitude.ndim < 2 or not magnitude.numel() or not magnitude.is_floating_point():
         raise ValueError(f"magnitude must be float, (..., bins, frames), got {magnitude.dtype} of shape "
                          f"{tuple(magnitude.shape)}")
     _frames(2 * (magnitude.shape[-2] - 1), hop_length)
     if not torch.isfinite(magnitude).all() or magnitude.min() < 0:
         raise ValueError("magnitude must be finite and 0 or more")
+
+def _random(size, seed):
+    "Phases (1, frames, bins) at random, the same for every sound of a batch."
+    g = torch.Generator().manual_seed(seed)
+    return (2 * math.pi * torch.rand(1, *size.shape[1:], generator=g)).to(size).expand_as(size)
 
 # %% ../nbs/27_audio.ipynb #acc78cc3
 def griffin_lim(magnitude: torch.Tensor,     # (..., bins, frames), 0 or more, bins = n_fft // 2 + 1
@@ -338,15 +325,13 @@ def griffin_lim(magnitude: torch.Tensor,     # (..., bins, frames), 0 or more, b
                ) -> torch.Tensor:            # (..., samples), float32
     """Sound that has these magnitudes (Griffin and Lim 1984; momentum: Perraudin et al. 2013; start:
     Beauregard et al. 2015), a sine of amplitude 1 having magnitude 1. ValueError on bad input."""
-    _sizes(magnitude, hop_length, n_iter, momentum)
+    _rounds(n_iter, momentum)
+    _check_magnitude(magnitude, hop_length)
     bins, frames = magnitude.shape[-2:]
     n_fft, end = 2 * (bins - 1), hop_length * (frames - 1)
-    length = end if length is None else length
-    if not 0 <= length <= end + hop_length:
-        raise ValueError(f"length must lie in 0 … {end + hop_length:,} samples, got {length!r}")
+    length = whole("length", end if length is None else length, 0, end + hop_length)
     size = magnitude.float().reshape(-1, bins, frames).transpose(1, 2).contiguous()
-    window = _window(n_fft).to(size)
-    inside = slice(n_fft // 2, n_fft // 2 + length)
+    window, inside = _window(n_fft).to(size), slice(n_fft // 2, n_fft // 2 + length)
     cover = _overlap_add(window.square().expand(1, frames, n_fft), hop_length)
     scale = torch.zeros_like(cover)
     scale[:, inside] = 1 / cover[:, inside]
@@ -358,11 +343,6 @@ def griffin_lim(magnitude: torch.Tensor,     # (..., bins, frames), 0 or more, b
     return torch.cat(out).reshape(*magnitude.shape[:-2], length)
 
 
-def _random(size, seed):
-    "Phases (1, frames, bins) at random, the same for every sound of a batch."
-    g = torch.Generator().manual_seed(seed)
-    return (2 * math.pi * torch.rand(1, *size.shape[1:], generator=g)).to(size).expand_as(size)
-
 # %% ../nbs/27_audio.ipynb #4093ab16
 def spectral_convergence(audio,                    # (..., samples)
                          magnitude: torch.Tensor,  # (..., bins, frames), what the sound should have
@@ -370,11 +350,9 @@ def spectral_convergence(audio,                    # (..., samples)
                         ) -> torch.Tensor:         # (...,), 0 is perfect, 1 as bad as silence
     """How far a sound is from having these magnitudes, ‖|STFT(x)| - S‖ / ‖S‖. ValueError on bad input,
     or shapes that do not fit."""
-    _sizes(magnitude, hop_length)
-    n_fft = 2 * (magnitude.shape[-2] - 1)
-    x = _sound(audio)
-    got = _stft(x.reshape(-1, x.shape[-1]), _window(n_fft).to(x), hop_length).abs().transpose(-1, -2)
-    got = got.reshape(*x.shape[:-1], *got.shape[-2:])
+    _check_magnitude(magnitude, hop_length)
+    x, n_fft = _sound(audio), 2 * (magnitude.shape[-2] - 1)
+    got = _stft(x, _window(n_fft).to(x), hop_length).abs().transpose(-1, -2)
     if got.shape != magnitude.shape:
         raise ValueError(f"audio has magnitudes of shape {tuple(got.shape)}, magnitude is "
                          f"{tuple(magnitude.shape)}")
@@ -418,9 +396,9 @@ class GriffinLimStream:
                  momentum: float = .99,   # how far each round overshoots
                 ):
         _frames(n_fft, hop_length)
-        _whole(1, block=block, look_ahead=look_ahead)
         _rounds(n_iter, momentum)
-        self.hop_length, self.block, self.look_ahead = hop_length, block, look_ahead
+        self.hop_length = hop_length
+        self.block, self.look_ahead = whole("block", block, 1), whole("look_ahead", look_ahead, 1)
         self.n_iter, self.momentum, self.window = n_iter, momentum, _window(n_fft)
         self.reset()
 
@@ -438,7 +416,7 @@ class GriffinLimStream:
         bins = self._size.shape[-1]
         if magnitude.ndim != 2 or len(magnitude) != bins:
             raise ValueError(f"magnitude must be ({bins}, frames), got shape {tuple(magnitude.shape)}")
-        if magnitude.shape[1]: _sizes(magnitude, self.hop_length, self.n_iter, self.momentum)
+        if magnitude.shape[1]: _check_magnitude(magnitude, self.hop_length)
         self._size = torch.cat([self._size, magnitude.float().T[None]], 1)
         out = [torch.zeros(0)]
         while self._size.shape[1] >= self.block + self.look_ahead:
@@ -499,7 +477,6 @@ def f0_autocorrelation(audio,                      # (..., samples)
         tau.append(_period(torch.fft.irfft(power, over * size), low, high, refine))
     return (over * sample_rate / torch.cat(tau)).reshape(x.shape[:-1])
 
-
 def _period(r, low, high, refine):
     "Lag of the largest autocorrelation from `low` to `high` (batch,), NaN where there is no sound."
     a, b, c = r[:, low - 1:high], r[:, low:high + 1], r[:, low + 1:high + 2]
@@ -513,7 +490,6 @@ def _clipped(x):
     "Whether sound (samples, channels) was cut off at full scale: four equal samples in a row there."
     flat = (np.abs(x[1:]) >= .99) & (x[1:] == x[:-1])
     return len(flat) > 2 and bool((flat[2:] & flat[1:-1] & flat[:-2]).any())
-
 
 def read_audio(path: str | os.PathLike,    # a WAV, FLAC, OGG or MP3 file, any rate, any channels
                sample_rate: int = 22_050,  # Hz, of the result
@@ -534,7 +510,6 @@ def read_audio(path: str | os.PathLike,    # a WAV, FLAC, OGG or MP3 file, any r
 # %% ../nbs/27_audio.ipynb #f3ebdbec
 _SUFFIXES = (".wav", ".flac", ".ogg", ".mp3")
 
-
 def _named_pitch(stem):
     "MIDI number that a file name carries, as C#3, Bb2 or midi69, or None."
     import librosa
@@ -554,7 +529,6 @@ def _crop(x, length, lead, sample_rate):
     x = torch.cat([x.new_zeros(lead - ramp), .9 * x / x.abs().max()])
     return nn.functional.pad(x, (0, length - len(x)))
 
-
 def _one_note(path, length, lead, sample_rate, fmin, fmax):
     "Sound (length,) and MIDI number of one file; ValueError if it is no note."
     import librosa
@@ -572,19 +546,26 @@ def _one_note(path, length, lead, sample_rate, fmin, fmax):
     return x, midi
 
 # %% ../nbs/27_audio.ipynb #5ab6a1a7
-def _read_all(path, files, progress, *how):
+def _read_all(path, files, progress, *settings):
     "Instrument, pitch and sound of all notes; what is wrong with other files; which are clipped."
-    from tqdm.auto import tqdm
-    found, wrong, clipped = [], [], []
-    for f in tqdm(files, "reading", disable=not progress):
+    notes, wrong, clipped = [], [], []
+    for f in bar(progress, iterable=files, desc="reading", unit="file"):
         kind = path.name if f.parent == path else f.parent.relative_to(path).as_posix()
         with warnings.catch_warnings(record=True) as said:
             warnings.simplefilter("always")
-            try: x, midi = _one_note(f, *how)
+            try: x, midi = _one_note(f, *settings)
             except ValueError as e: wrong.append(str(e))
-            else: found.append((kind, midi, x))
+            else: notes.append((kind, midi, x))
         clipped += [str(w.message) for w in said if "is clipped" in str(w.message)]
-    return found, wrong, clipped
+    return notes, wrong, clipped
+
+def _collected(notes, sample_rate):
+    "Notes from instrument, pitch and sound of each; a take is a repetition of both."
+    names, midi, sounds = zip(*notes)
+    instruments, keys = tuple(sorted(set(names))), list(zip(names, midi))
+    take = torch.tensor([keys[:i].count(k) for i, k in enumerate(keys)])
+    index = torch.tensor([instruments.index(name) for name in names])
+    return Notes(torch.stack(sounds), torch.tensor(midi), index, take, instruments, sample_rate)
 
 # %% ../nbs/27_audio.ipynb #5dadf829
 def folder_of_notes(path: str | os.PathLike,    # a folder; its sub-folders are the instruments
@@ -593,25 +574,22 @@ def folder_of_notes(path: str | os.PathLike,    # a folder; its sub-folders are 
                     sample_rate: int = 22_050,  # Hz, of the result
                     fmin: float = 100.,         # Hz, lowest pitch where a file name names none
                     fmax: float = 2000.,        # Hz, highest
-                    progress: bool = True,      # show a bar
+                    progress: bool | None = None,  # a bar; None: if it takes over a second
                    ) -> Notes:                  # no factors: recordings have none
     """Recordings of single notes, a file each. Files that are no notes are named in a warning, skipped.
     FileNotFoundError if there is no folder, ValueError on bad settings or if nothing is left."""
     _range(sample_rate, fmin, fmax)
-    _whole(0, length=length, lead=lead)
-    if length < lead + .1 * sample_rate:
+    whole("lead", lead, 0)
+    if whole("length", length) < lead + .1 * sample_rate:
         raise ValueError(f"length must leave .1 s after lead = {lead:,} samples, got {length:,}")
     path = pathlib.Path(path).expanduser().resolve()
     if not path.is_dir(): raise FileNotFoundError(f"path: there is no folder {path}")
     files = sorted(p for p in path.rglob("*") if p.suffix.lower() in _SUFFIXES and p.is_file())
-    found, wrong, clipped = _read_all(path, files, progress, length, lead, sample_rate, fmin, fmax)
+    notes, wrong, clipped = _read_all(path, files, progress, length, lead, sample_rate, fmin, fmax)
     if wrong or clipped:
         warnings.warn(f"{len(wrong)} of {len(files)} files skipped, {len(clipped)} clipped: "
                       + "; ".join(wrong + clipped), stacklevel=2)
-    if not found:
+    if not notes:
         raise ValueError(f"path: none of the {len(files)} sound files in {path} is a note; looked for "
                          + ", ".join(_SUFFIXES))
-    kinds, keys = tuple(sorted({k for k, _, _ in found})), [f[:2] for f in found]
-    take = torch.tensor([keys[:i].count(k) for i, k in enumerate(keys)])
-    midi, index = torch.tensor([m for _, m in keys]), torch.tensor([kinds.index(k) for k, _ in keys])
-    return Notes(torch.stack([x for _, _, x in found]), midi, index, take, kinds, sample_rate)
+    return _collected(notes, sample_rate)

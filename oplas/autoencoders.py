@@ -10,10 +10,10 @@ import torch.nn.functional as F
 from functools import partial
 from .cache import load_or_train
 from .checks import finite, number, one_of, shaped, whole
-from .data import digits
 from .divergences import kl_normal, mmd2_normal
 from .latents import reparametrise
 from .models import Savable, fresh
+from .pictures import digits
 from .training import fit
 
 # %% auto #0

@@ -4,16 +4,17 @@
 
 # %% ../nbs/32_book.ipynb #b36acb03
 from __future__ import annotations
-import ast, hashlib, html, json, math, re
+import ast, hashlib, html, json, math, os, re
 from dataclasses import asdict, dataclass
-from functools import lru_cache
+from functools import lru_cache, partial
 from itertools import takewhile
 from pathlib import Path
 from typing import Callable
 
 # %% auto #0
-__all__ = ['TAGS_OF', 'directives', 'tags', 'exported_names', 'badge', 'anchor', 'package_hash', 'read', 'Claim', 'Claims',
-           'claims_of', 'all_claims', 'Mark', 'Exercises', 'docment_lines', 'setup']
+__all__ = ['TAGS_OF', 'OTHER_VERDICT', 'directives', 'tags', 'exported_names', 'badge', 'anchor', 'code_of', 'modules_in',
+           'package_hash', 'read', 'Claim', 'Claims', 'claims_of', 'all_claims', 'Mark', 'Exercises', 'docment_lines',
+           'setup']
 
 # %% ../nbs/32_book.ipynb #f9b1e07c
 #: Jupyter Book's tags for each directive
@@ -68,22 +69,62 @@ def anchor(module: str, name: str) -> str:
     return f"code-{module}-{'cap-' * name[0].isupper()}{name}".replace(".", "-").replace("_", "-").lower()
 
 # %% ../nbs/32_book.ipynb #86876a5f
+def code_of(text: str,  # of a module
+           ) -> str:    # the same for two texts that differ in comments, docstrings and layout alone
+    "What a module does, as a text."
+    tree = ast.parse(text)
+    for node in ast.walk(tree):
+        body = getattr(node, "body", None)
+        first = body[0] if isinstance(body, list) and body else None
+        if isinstance(first, ast.Expr) and isinstance(first.value, ast.Constant): del body[0]
+    return ast.dump(tree)
+
+def modules_in(text: str,     # of a page or module
+               known: set,    # names of modules
+              ) -> set[str]:  # those that the text names beside the package, or imports from it
+    "Modules of the package that a text imports. It reads lines, so what a string imports counts as well."
+    lines = re.findall(r"(?m)^.*\boplas\b.*$|^\s*from \.[^\n]*", text)
+    return known & {word for line in lines for word in re.findall(r"\w+", line)}
+
+# %% ../nbs/32_book.ipynb #264f259a
 @lru_cache
-def package_hash(folder: str | None = None,  # the package's folder; ours if None
+def _package(folder: str) -> tuple[dict[str, str], dict[str, set], str]:
+    "Of a package: each module's code, the modules it imports, and a hash of the files that are no modules."
+    root, rest = Path(folder), hashlib.sha256()
+    texts = {f.stem: f.read_text(encoding="utf-8") for f in sorted(root.glob("*.py")) if f.stem != "_modidx"}
+    for f in sorted(root.rglob("*")):
+        if f.is_file() and f.suffix not in (".py", ".pyc"):
+            rest.update(f.relative_to(root).as_posix().encode() + b"\0" + f.read_bytes())
+    codes = {name: code_of(text) for name, text in texts.items()}
+    return codes, {name: modules_in(text, {*texts}) for name, text in texts.items()}, rest.hexdigest()
+
+def package_hash(text: str,                  # the code of a page
+                 folder: str | None = None,  # the package's folder; ours if None
                 ) -> str:  # 16 hex digits
-    "Hash of every Python file of the package: part of the key under which a page's results are kept."
+    "Hash of what a page runs of the package: part of the key under which the page's results are kept."
     import oplas
-    root = Path(folder or Path(oplas.__file__).parent)
-    h = hashlib.sha256()
-    for f in sorted(root.rglob("*.py")):
-        h.update(f.relative_to(root).as_posix().encode() + b"\0" + f.read_bytes())
-    return h.hexdigest()[:16]
+    codes, imports, rest = _package(str(folder or Path(oplas.__file__).parent))
+    todo, reached = [*modules_in(text, {*codes}), *({"__init__"} & {*codes})], set()
+    while todo:
+        name = todo.pop()
+        if name not in reached: todo += imports[name]
+        reached.add(name)
+    parts = [rest, *(part for name in sorted(reached) for part in (name, codes[name]))]
+    return hashlib.sha256("\0".join(parts).encode()).hexdigest()[:16]
 
 # %% ../nbs/32_book.ipynb #239cc224
 def _outdated(app, env, added, changed, removed) -> list[str]:
-    last, env.oplas_package = getattr(env, "oplas_package", None), package_hash()
-    if last == env.oplas_package: return []
-    return [d for d in env.found_docs if str(env.doc2path(d)).endswith(".ipynb")]
+    keys = {}
+    for doc in env.found_docs:
+        path = Path(env.doc2path(doc))
+        if path.suffix != ".ipynb": continue
+        cells = json.loads(path.read_text(encoding="utf-8"))["cells"]
+        keys[doc] = package_hash(_code(cells))
+    last, env.oplas_keys = getattr(env, "oplas_keys", {}), keys
+    return [doc for doc, key in keys.items() if last.get(doc) != key]
+
+def _code(cells) -> str:
+    return "\n".join("".join(c["source"]) for c in cells if c["cell_type"] == "code")
 
 # %% ../nbs/32_book.ipynb #6291a456
 def _convert(cell, module: str) -> list:
@@ -104,14 +145,13 @@ def read(text: str,  # an .ipynb file
     "Read a notebook for the book: tags, badges, the cache key (`nb_custom_formats` in `_config.yml` names it)."
     import nbformat
     nb = nbformat.reads(text, as_version=4)
-    is_code = lambda c: c.cell_type == "code"
-    source = "\n".join(c.source for c in filter(is_code, nb.cells))
-    found = re.search(r"#\|\s*default_exp\s+(\S+)", source)
-    module = f"oplas.{found[1]}" if found else ""
-    nb.cells = [new for c in nb.cells for new in (_convert(c, module) if is_code(c) else [c])]
-    code = list(filter(is_code, nb.cells))
+    source = _code(nb.cells)
+    exports = re.search(r"#\|\s*default_exp\s+(\S+)", source)
+    module = f"oplas.{exports[1]}" if exports else ""
+    nb.cells = [new for c in nb.cells for new in (_convert(c, module) if c.cell_type == "code" else [c])]
+    code = [c for c in nb.cells if c.cell_type == "code"]
     kept = json.dumps([c.outputs for c in code if "skip-execution" in c.metadata["tags"]], sort_keys=True)
-    if code: code[0].metadata["oplas"] = package_hash() + hashlib.sha256(kept.encode()).hexdigest()[:8]
+    if code: code[0].metadata["oplas"] = package_hash(source) + hashlib.sha256(kept.encode()).hexdigest()[:8]
     nb.metadata.setdefault("language_info", {"name": "python", "pygments_lexer": "ipython3"})
     nb.metadata.setdefault("kernelspec", {"display_name": "Python 3", "language": "python", "name": "python3"})
     return nb
@@ -128,33 +168,62 @@ class Claim:
     holds: bool                          # the verdict
     tolerance: str                       # what "holds" means
     seed: int | str | None               # seed or seeds; None where nothing is random
-    because: str | None = None           # why it does not hold
+    reason: str | None = None            # why it does not hold
+    expected: bool = True                # the verdict that the text around it was written for
 
     def to_dict(self) -> dict:
         "The record as it is written to `_build/claims.json`."
-        endless = lambda v: isinstance(v, float) and not math.isfinite(v)       # JSON knows no infinity
-        finite = lambda v: str(v) if endless(v) else v
-        return {k: finite(v) for k, v in asdict(self).items() if k != "because"}
+        def finite(value):                                                      # JSON knows no infinity
+            return str(value) if isinstance(value, float) and not math.isfinite(value) else value
+        return {k: finite(v) for k, v in asdict(self).items() if k != "reason"}
 
-# %% ../nbs/32_book.ipynb #11f8b210
+# %% ../nbs/32_book.ipynb #b42b4f8f
+def _verdict(measured, **limits) -> tuple[bool, str]:
+    "Whether what was measured keeps to the one limit that is given, and the limit in words."
+    given = {name: limit for name, limit in limits.items() if limit is not None}
+    if len(given) != 1:
+        names = ", ".join(given) or "none of them"
+        raise ValueError(f"a claim takes one of {', '.join(limits)}, got {names}")
+    (name, limit), = given.items()
+    if name == "holds": return bool(limit), ""
+    low, high = getattr(measured, "low", measured), getattr(measured, "high", measured)
+    if isinstance(measured, str): raise ValueError(f"measured must be a number for {name}=, got {measured!r}")
+    if name == "at_least": return bool(low >= limit), f"at least {_number(limit)}"
+    if name == "at_most": return bool(high <= limit), f"at most {_number(limit)}"
+    centre, tolerance = limit
+    holds = bool(centre - tolerance <= low and high <= centre + tolerance)
+    return holds, f"{_number(centre)} ± {_number(tolerance)}"
+
+# %% ../nbs/32_book.ipynb #816b88d7
 class Claims:
     "The claims of one chapter: call it to declare one, `table()` to show them all."
     def __init__(self, chapter: str):  # the notebook's name, such as "01_divergences"
         self.chapter, self.all = chapter, []
 
-    def __call__(self, source: str | None, statement: str, *, measured, holds, published=None,
-                 tolerance: str = "", seed=None, because: str | None = None) -> None:
-        "Declare a claim and hold to it. ValueError on an odd value; AssertionError if verdict and `because` disagree."
-        for name, v in dict(measured=measured, published=published or 0).items():
-            if not isinstance(v, (int, float, str)):
-                raise ValueError(f"{name} must be a number or a string, got {type(v).__name__}: {v!r}")
-        if because: because = because[0].upper() + because[1:].rstrip(".") + "."
-        c = Claim(self.chapter, source, statement, published, measured, bool(holds), tolerance, seed, because)
+    def __call__(self, source: str | None,  # key in the bibliography; None for a statement of this book
+                 statement: str,       # one sentence
+                 measured,             # a number, a text, or an interval with `mean`, `half`, `low`, `high`
+                 *, published=None,    # the number or text in print
+                 at_least=None, at_most=None,  # a limit
+                 within=None,          # or (centre, tolerance)
+                 holds=None,           # or the verdict itself
+                 tolerance: str = "",  # what else "holds" means
+                 seed=None,            # or seeds, as a text
+                 reason: str | None = None,  # why, should it not hold
+                 expected: bool = True,      # the verdict that the text was written for
+                 because: str | None = None,  # the old name of `reason`
+                ) -> None:
+        "Declare and show a claim. ValueError on an odd value; AssertionError if it fails without a reason."
+        holds, limit = _verdict(measured, at_least=at_least, at_most=at_most, within=within, holds=holds)
+        measured, width = _value(measured, published)
+        text = "; ".join(filter(None, (limit, tolerance, width)))
+        reason = None if holds else _sentence(reason or because)
+        c = Claim(self.chapter, source, statement, published, measured, holds, text, seed, reason,
+                  holds if because else expected)
         self.all.append(c)
         _display(_verdict_html(c), f"{_mark(c)}: {statement} (measured {_number(measured)})")
-        if not c.holds and not because:
-            raise AssertionError(f"does not hold: {statement} (measured {measured}). Say why in because=")
-        if c.holds and because: raise AssertionError(f"holds, so `because` is out of date: {statement}")
+        if not (holds or reason):
+            raise AssertionError(f"does not hold: {statement} (measured {measured}). Say why in reason=")
 
     def table(self) -> None:
         "Show every claim declared so far as a table."
@@ -162,15 +231,35 @@ class Claims:
         _display(_table_html([_cells(c) for c in self.all]), plain)
 
 # %% ../nbs/32_book.ipynb #8fb4dae5
+OTHER_VERDICT = "The text was written for the other verdict."  #: where it is not the expected one
+
+def _value(measured, published) -> tuple[float | int | str, str]:
+    "What is recorded as measured, and an interval's width in words. ValueError on neither number nor text."
+    interval = hasattr(measured, "half")
+    for name, v in dict(measured=measured.mean if interval else measured, published=published or 0).items():
+        if not isinstance(v, (int, float, str)):
+            raise ValueError(f"{name} must be a number or a string, got {type(v).__name__}: {v!r}")
+    if not interval: return measured, ""
+    mean, half = str(measured).split(" ± ")
+    return float(mean) + 0., f"95 % interval ± {half}"
+
+def _sentence(text: str | None) -> str | None:
+    return text and text[0].upper() + text[1:].rstrip(".") + "."
+
 def _mark(c: Claim) -> str: return "holds" if c.holds else "does not hold"
 def _sign(c: Claim) -> tuple[str, str]: return ("holds", "✓") if c.holds else ("fails", "✗")
+
+def _notes(c: Claim) -> list[str]:
+    "What stands beside a verdict that asks for words."
+    return [*filter(None, [c.reason]), *([OTHER_VERDICT] if c.holds != c.expected else [])]
 
 def _number(v) -> str:
     "A value as the tables show it: three or four significant digits, no trailing noise."
     if v is None: return "–"
     if isinstance(v, bool) or not isinstance(v, (int, float)): return html.escape(str(v))
     if isinstance(v, float) and not math.isfinite(v): return str(v)
-    return f"{v:,}" if isinstance(v, int) else f"{v:.4g}" if abs(v) < 1e4 else f"{v:,.0f}"
+    if isinstance(v, int): return f"{v:,}"
+    return re.sub("e([+-])0", r"e\1", f"{v:.4g}") if abs(v) < 1e4 else f"{v:,.0f}"
 
 def _display(rich: str, plain: str) -> None:
     "Put HTML on the page, with a plain form for terminals."
@@ -181,19 +270,20 @@ def _display(rich: str, plain: str) -> None:
 def _verdict_html(c: Claim) -> str:
     published = f", published {_number(c.published)}" if c.published is not None else ""
     tolerance = f" ({html.escape(c.tolerance)})" if c.tolerance else ""
-    because = f" {html.escape(c.because)}" if c.because else ""
+    notes = html.escape(" ".join(["", *_notes(c)]))
     record, (kind, sign) = html.escape(json.dumps(asdict(c))), _sign(c)
     return (f"<p class='claim {kind}' data-claim=\"{record}\"><strong>{sign} Claim {_mark(c)}:</strong> "
-            f"{html.escape(c.statement)}. Measured {_number(c.measured)}{published}{tolerance}.{because}</p>")
+            f"{html.escape(c.statement)}. Measured {_number(c.measured)}{published}{tolerance}.{notes}</p>")
 
 # %% ../nbs/32_book.ipynb #1f3292bb
+def _small(text: str | None) -> str: return f"<br><small>{html.escape(text)}</small>" if text else ""
+
 def _cells(c: Claim) -> dict[str, str]:
     "A row of a table of claims: column -> HTML."
-    small = lambda text: f"<br><small>{html.escape(text)}</small>" if text else ""
     kind, sign = _sign(c)
-    return {"What is claimed": html.escape(c.statement) + small(c.because),
+    return {"What is claimed": html.escape(c.statement) + _small(" ".join(_notes(c))),
             "Source": html.escape(c.source or "this book"),
-            "Published": _number(c.published), "Measured": _number(c.measured) + small(c.tolerance),
+            "Published": _number(c.published), "Measured": _number(c.measured) + _small(c.tolerance),
             "Verdict": f"<span class='{kind}'>{sign} {_mark(c)}</span>"}
 
 def _table_html(rows: list[dict[str, str]]) -> str:
@@ -249,7 +339,7 @@ def _sources(env, uri: Callable) -> dict[str | None, str]:
 # %% ../nbs/32_book.ipynb #57af971f
 def _scoreboard_html(rows: list[tuple[str, str, Claim]], sources: dict) -> str:
     "The scoreboard; a row is (link, title of the chapter, claim). KeyError if a source is not in the bibliography."
-    link = lambda to, title: {"Chapter": f"<a href='{html.escape(to)}'>{html.escape(title)}</a>"}
+    def link(to, title): return {"Chapter": f"<a href='{html.escape(to)}'>{html.escape(title)}</a>"}
     table = _table_html([{**link(to, title), **_cells(c), "Source": sources[c.source]} for to, title, c in rows])
     held = f"<p><strong>{sum(c.holds for *_, c in rows)} of {len(rows)}</strong> claims hold.</p>"
     return f"{held}<div class='wide'>{table}</div>"
@@ -259,7 +349,7 @@ def _fill_scoreboard(app, doctree, docname) -> None:
     from docutils import nodes
     for place in doctree.findall(nodes.comment):
         if place.astext() != "oplas-scoreboard": continue
-        uri = lambda d: app.builder.get_relative_uri(docname, d)
+        uri = partial(app.builder.get_relative_uri, docname)
         rows = [(uri(d), app.env.titles[d].astext(), c) for d, c in all_claims(app.env)]
         place.replace_self(nodes.raw("", _scoreboard_html(rows, _sources(app.env, uri)), format="html"))
 
@@ -337,13 +427,14 @@ def _add_docments(app, what, name, obj, options, lines) -> None:
 
 # %% ../nbs/32_book.ipynb #7d93c907
 def _drop_thebe(app, page, template, context, doctree) -> None:
-    text_of = lambda f: f"{getattr(f, 'filename', f)} {getattr(f, 'attributes', {}).get('body', '')}"
-    is_thebe = lambda f: "thebe" in text_of(f).lower()
+    def is_thebe(f):
+        return "thebe" in f"{getattr(f, 'filename', f)} {getattr(f, 'attributes', {}).get('body', '')}".lower()
     context["script_files"] = [f for f in context.get("script_files", []) if not is_thebe(f)]
 
 # %% ../nbs/32_book.ipynb #ed1d92c5
 def setup(app) -> dict:
     "Entry point for Sphinx: `_config.yml` names `oplas.book` as an extension."
+    os.environ.setdefault("TQDM_DISABLE", "1")       # no progress bars in the pages' kernels
     app.setup_extension("sphinx.ext.autodoc")
     app.add_directive("scoreboard", _scoreboard_directive())
     hooks = {"env-get-outdated": _outdated, "doctree-read": _collect, "env-purge-doc": _forget,
@@ -351,4 +442,4 @@ def setup(app) -> dict:
              "build-finished": _write_claims, "autodoc-process-docstring": _add_docments}
     for event, hook in hooks.items(): app.connect(event, hook)
     app.connect("html-page-context", _drop_thebe, priority=900)   # after all that add scripts
-    return {"version": package_hash(), "parallel_read_safe": True, "parallel_write_safe": True}
+    return {"version": package_hash("import oplas.book"), "parallel_read_safe": True, "parallel_write_safe": True}

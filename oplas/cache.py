@@ -88,7 +88,7 @@ def set_aside(path: pathlib.Path,  # of a file that cannot be used
                   "training starts afresh", stacklevel=3)
     with contextlib.suppress(OSError): os.replace(path, path.with_name(path.name + ".damaged"))
 
-# %% ../nbs/22_cache.ipynb #35f032ac
+# %% ../nbs/22_cache.ipynb #b35f96c3
 _SHOWN = "IPython", "ipywidgets", "matplotlib", "tqdm"  # they show what was computed elsewhere
 
 @functools.cache
@@ -103,13 +103,15 @@ def _ours(module):
     return bool(file) and not installed and top not in sys.stdlib_module_names
 
 @functools.cache
+def _version(top):
+    "Version of a library, under its own name or, as with scikit-learn, under that of its package."
+    with contextlib.suppress(ImportError): return importlib.metadata.version(top)
+    with contextlib.suppress(ImportError): return getattr(importlib.import_module(top), "__version__", "")
+
 def _theirs(module, *names):
-    "In words, something from a library, with its version (Python's own counts elsewhere)."
-    top, version = module.partition(".")[0], ""
-    if top in (*_SHOWN, "oplas"): return "shown or kept"
-    with contextlib.suppress(ImportError): version = getattr(importlib.import_module(top), "__version__", "")
-    with contextlib.suppress(ImportError): version = importlib.metadata.version(top)
-    return f"{top} {version} {names}"
+    "In words, something from a library."
+    top = module.partition(".")[0]
+    return "shown or kept" if top in (*_SHOWN, "oplas") else f"{top} {_version(top)} {names}"
 
 # %% ../nbs/22_cache.ipynb #f887491a
 @functools.lru_cache(maxsize=1000)
@@ -185,7 +187,7 @@ def _reached(f, tree, text):
             objects[node] = _member(objects[node.value], node.attr)
     return list(objects.values())
 
-# %% ../nbs/22_cache.ipynb #90836135
+# %% ../nbs/22_cache.ipynb #9b256b4d
 _VALUES = (int, float, complex, str, bytes, type(None), type(...), range, pathlib.PurePath, enum.Enum,
            torch.dtype, torch.device, np.generic, np.dtype)
 _PARTIAL = "func", "args", "keywords"
@@ -214,11 +216,12 @@ def _content(o):
 
 def _function(f):
     "Of a function: its text, what it holds, and what its names reach."
-    inside, module = [f.__defaults__, f.__kwdefaults__, getattr(f, "__wrapped__", None)], f.__globals__.get("__name__")
+    inside = [f.__defaults__, f.__kwdefaults__, getattr(f, "__wrapped__", None)]
+    name, module = f.__name__, f.__globals__.get("__name__") or ""
     for cell in f.__closure__ or ():
         with contextlib.suppress(ValueError): inside.append(cell.cell_contents)  # unless it is empty yet
-    if f.__code__.co_filename == "<string>" and _SPECIAL(f.__name__): return f.__name__, inside  # by `dataclass`
-    if not _ours(module or ""): return _theirs(module or "", f.__qualname__), inside
+    if f.__code__.co_filename == "<string>" and _SPECIAL(name): return name, inside  # made by `dataclass`
+    if not _ours(module): return _theirs(module, f.__qualname__), inside
     tree = _tree(f)
     text = ast.unparse(tree)
     return text, [*inside, *_reached(f, tree, text)]
@@ -229,14 +232,15 @@ def _class(c):
     "Of a class: its name, its bases, and what is defined in it."
     if not _ours(c.__module__): return _theirs(c.__module__, c.__qualname__), []
     code = (types.FunctionType, *_WRAPPERS)
-    kept = [k for k in sorted(vars(c)) if not _SPECIAL(k) or isinstance(vars(c)[k], code)]
-    return f"{c.__name__} {kept} {[*getattr(c, '__annotations__', ())]}", [*c.__bases__, *(vars(c)[k] for k in kept)]
+    own = {k: v for k, v in sorted(vars(c).items()) if isinstance(v, code) or not _SPECIAL(k)}
+    own.pop("__annotate_func__", None)  # of Python 3.14, for the next line
+    return f"{c.__name__} {[*own]} {[*getattr(c, '__annotations__', ())]}", [*c.__bases__, *own.values()]
 
-# %% ../nbs/22_cache.ipynb #42a8eb88
+# %% ../nbs/22_cache.ipynb #9f02f463
 def code_key(f: Callable,  # a function, class or other callable
              skip: tuple = (),  # objects whose content does not count
             ) -> str:  # 64 hexadecimal digits
-    """SHA-256 of the program that `f` is: the parsed source of all that it reaches; of libraries, the versions.
+    """SHA-256 of a program: the parsed source of `f` and all that it reaches; of libraries, the versions.
     ValueError if something of ours has no source, or another than what runs."""
     key, seen, todo = hashlib.sha256(), {id(o): (i, o) for i, o in enumerate(skip)}, [f]
     while todo:

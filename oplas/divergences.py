@@ -196,7 +196,7 @@ def _tile(kernel: Callable, a: torch.Tensor, b: torch.Tensor, same: bool) -> tor
 # %% ../nbs/01_divergences.ipynb #b38caa30
 def _tiles(n: int, m: int | None, side: int) -> list[tuple[slice, slice, bool]]:
     "Rows and columns of each tile, and whether it is on the diagonal. m None: one cloud with itself."
-    cut = lambda k: [slice(i, i + side) for i in range(0, k, side)]
+    def cut(k): return [slice(i, i + side) for i in range(0, k, side)]
     if m is None: return [(r, c, r == c) for r in cut(n) for c in cut(n) if c.start >= r.start]
     return [(r, c, False) for r in cut(n) for c in cut(m)]
 
@@ -228,7 +228,9 @@ class _PairSum(torch.autograd.Function):
             a, b = x[:, r].detach().requires_grad_(), other[:, c].detach().requires_grad_()
             with torch.enable_grad(): s = _tile(kernel, a, b, same)
             ga, gb = torch.autograd.grad(s, (a, b), torch.ones_like(s))
-            total += s.detach(); gx[:, r] += ga; gy[:, c] += gb
+            total += s.detach()
+            gx[:, r] += ga
+            gy[:, c] += gb
         ctx.save_for_backward(gx, *([] if y is None else [gy]))
         return total
 

@@ -14,7 +14,8 @@ import numpy as np
 from scipy.special import digamma
 from scipy.stats import rankdata
 from sklearn.feature_selection import mutual_info_regression
-from tqdm.auto import tqdm
+
+from .checks import finite, whole
 
 # %% auto #0
 __all__ = ['LEAST', 'scc', 'sap', 'Interpretability', 'interpretability', 'mutual_information', 'level_information', 'mig',
@@ -23,16 +24,13 @@ __all__ = ['LEAST', 'scc', 'sap', 'Interpretability', 'interpretability', 'mutua
 # %% ../nbs/30_metrics.ipynb #1bdac5b7
 LEAST = 30  #: fewest items that a metric takes
 
-
 def _matrix(name, x) -> np.ndarray:
     "Array or tensor as float64, one axis or two; ValueError on anything else, on NaN and on Inf."
     x = np.asarray(x.detach().cpu().double() if hasattr(x, "detach") else x)
     if x.dtype.kind not in "biuf": raise ValueError(f"{name} must hold numbers, got dtype {x.dtype}")
     x = x.astype(float)
     if x.ndim not in (1, 2): raise ValueError(f"{name} must have the items in rows, got shape {x.shape}")
-    if not np.isfinite(x).all(): raise ValueError(f"{name} holds NaN or Inf")
-    return x
-
+    return finite(name, x)
 
 def _attributes(a) -> tuple[np.ndarray, tuple]:
     "Attributes as (n, k), and their names; ValueError if the columns of a dictionary differ in length."
@@ -48,7 +46,7 @@ def _attributes(a) -> tuple[np.ndarray, tuple]:
     return a, tuple(f"attribute {j}" for j in range(a.shape[1]))
 
 # %% ../nbs/30_metrics.ipynb #1ceb2452
-def _pair(z, a, dim=1, k=1) -> tuple[np.ndarray, np.ndarray, tuple]:
+def _items(z, a, dim=1, k=1) -> tuple[np.ndarray, np.ndarray, tuple]:
     "Codes (n, dim), attributes (n, k), their names; ValueError if they do not fit or are too few."
     (a, names), z = _attributes(a), _matrix("z", z)
     if z.ndim != 2 or z.shape[1] < dim:
@@ -70,12 +68,11 @@ def _correlation(x, y) -> np.ndarray:
         return centred / np.where((np.ptp(v, 0) == 0) | (length == 0), np.inf, length)
     return np.clip(unit(x).T @ unit(y), -1, 1)
 
-
 def scc(z,               # codes, (n, dim)
         a,               # attributes, (n, k), or name → (n,)
        ) -> np.ndarray:  # one score an attribute, (k,), 0 … 1
     "Spearman's correlation score (Pati, Lerch 2021): largest |ρ| of a dimension. ValueError: bad input."
-    z, a, _ = _pair(z, a)
+    z, a, _ = _items(z, a)
     return abs(_correlation(rankdata(z, axis=0), rankdata(a, axis=0))).max(0)
 
 # %% ../nbs/30_metrics.ipynb #91cbfa54
@@ -84,12 +81,11 @@ def _gap(scores) -> np.ndarray:
     second, best = np.sort(scores, axis=0)[-2:]
     return best - second
 
-
 def sap(z,               # codes, (n, dim), two dimensions or more
         a,               # attributes, (n, k), or name → (n,)
        ) -> np.ndarray:  # one gap an attribute, (k,), 0 … 1; the paper's score is their mean
     "Separated attribute predictability (Kumar et al. 2018), squared correlation. ValueError: bad input."
-    z, a, _ = _pair(z, a, dim=2)
+    z, a, _ = _items(z, a, dim=2)
     return _gap(_correlation(z, a) ** 2)
 
 # %% ../nbs/30_metrics.ipynb #ecd86bd2
@@ -97,7 +93,6 @@ class Interpretability(NamedTuple):
     "What `interpretability` returns."
     dims: np.ndarray  # the dimension chosen for each attribute, (k,), from 0
     r2: np.ndarray    # its R² on the half that was not used to choose or fit, (k,), at most 1
-
 
 def _chosen(dims, dim, k) -> np.ndarray:
     "Dimensions that a caller fixed, (k,); ValueError unless there is one for each attribute."
@@ -119,7 +114,7 @@ def interpretability(z,              # codes, (n, dim)
     Adel et al. (2018) as changed by Pati and Lerch (2019). ValueError on bad input, or if an attribute
     is constant in one half.
     """
-    z, a, names = _pair(z, a)
+    z, a, names = _items(z, a)
     dims = None if dims is None else _chosen(dims, z.shape[1], a.shape[1])
     first, second = np.array_split(np.random.default_rng(seed).permutation(len(z)), 2)
     for name, still in zip(names, (np.ptp(a[first], 0) == 0) | (np.ptp(a[second], 0) == 0)):
@@ -139,7 +134,7 @@ def mutual_information(z,              # codes, (n, dim)
 
     scikit-learn's estimator (Kraskov et al. 2004, eq. 8). ValueError on bad input.
     """
-    z, a, _ = _pair(z, a)
+    z, a, _ = _items(z, a)
     return np.stack([mutual_info_regression(z, column, random_state=seed) for column in a.T], 1)
 
 # %% ../nbs/30_metrics.ipynb #40de77eb
@@ -149,7 +144,6 @@ def _levels(a, bins) -> np.ndarray:
     if len(values) <= bins: return place
     middle = count.cumsum() - (count + 1) / 2                      # mean rank of each value, from 0
     return np.unique((middle * bins / len(a)).astype(int), return_inverse=True)[1][place]
-
 
 def _entropy(levels) -> float:
     "Entropy in nats of whole numbers, from their shares."
@@ -165,7 +159,6 @@ def _reach(r, k) -> np.ndarray:
     left = [2 * (r - padded[k - j:k - j + m]) for j in range(k + 1)]  # k neighbours, j of them below
     right = [2 * (padded[2 * k - j:2 * k - j + m] - r) + 1 for j in range(k + 1)]
     return np.minimum.reduce(np.maximum(left, right))
-
 
 def _information(ranks, levels, k=3) -> np.ndarray:
     "Information of each column of ranks about the levels, nats, (dim,): Ross (2014)."
@@ -191,8 +184,8 @@ def level_information(z,               # codes, (n, dim)
     Nearest-neighbour estimate of Ross (2014) on ranks: it does not change if a dimension or an attribute
     is bent. ValueError on bad input or bins < 2.
     """
-    z, a, _ = _pair(z, a)
-    if bins < 2: raise ValueError(f"bins must be at least 2, got {bins!r}")
+    z, a, _ = _items(z, a)
+    whole("bins", bins, 2)
     shuffled = np.random.default_rng(0).permutation(len(z))        # equal codes get their ranks by lot
     ranks = np.empty(z.shape, dtype=int)
     ranks[shuffled] = z[shuffled].argsort(0, kind="stable").argsort(0)
@@ -205,7 +198,7 @@ def mig(z,               # codes, (n, dim), two dimensions or more
         bins: int = 20,  # most levels of an attribute: one with more values is cut at its quantiles
        ) -> np.ndarray:  # one gap an attribute, (k,), about 0 … 1; the paper's score is their mean
     "Mutual information gap (Chen et al. 2018, section 4). ValueError on bad input or bins < 2."
-    z, a, _ = _pair(z, a, dim=2)
+    z, a, _ = _items(z, a, dim=2)
     information, entropy = level_information(z, a, bins)
     return _gap(information) / entropy
 
@@ -215,7 +208,7 @@ def modularity(z,               # codes, (n, dim)
                bins: int = 20,  # most levels of an attribute, as for `mig`
               ) -> float:       # 0 … 1
     "Modularity (Ridgeway and Mozer 2018): mean over dimensions. ValueError: bad input, one attribute."
-    z, a, _ = _pair(z, a, k=2)
+    z, a, _ = _items(z, a, k=2)
     squared = level_information(z, a, bins)[0] ** 2
     best = squared.max(1)
     others = (squared.sum(1) - best) / np.where(best > 0, best, 1) / (a.shape[1] - 1)
@@ -257,7 +250,7 @@ def permutation_null(metric: Callable,       # of (z, a), high is good; `interpr
                      a,                      # attributes, (n items, k), or name → (n items,)
                      n: int = 200,           # shuffles
                      seed: int = 0,          # of the shuffles
-                     progress: bool = True,  # show a bar if it takes longer than two seconds
+                     progress: bool | None = None,  # a bar; None: if it takes over a second
                      **settings,             # passed to the metric, such as `dims`
                     ) -> PermutationNull:
     """A metric's scores when the rows of `a` are shuffled together, and the p-value of the score found.
@@ -265,18 +258,20 @@ def permutation_null(metric: Callable,       # of (z, a), high is good; `interpr
     Shuffles run through joblib: put `joblib.parallel_config(n_jobs=…)` around it for more cores.
     ValueError on bad input, n < 1, or a metric that returns NaN.
     """
-    z, a, names = _pair(z, a)
-    if n < 1: raise ValueError(f"n must be at least 1, got {n!r}")
-    def score(attributes):
-        found = metric(z, attributes, **settings)
-        found = np.asarray(getattr(found, "r2", found), dtype=float)
-        if not np.isfinite(found).all(): raise ValueError(f"metric returned {found}, not finite numbers")
-        return found
-    value, rng = score(a), np.random.default_rng(seed)
-    shuffles = joblib.Parallel(return_as="generator")(
-        joblib.delayed(score)(a[rng.permutation(len(a))]) for _ in range(n))
-    null = np.stack(list(tqdm(shuffles, "shuffles", n, delay=2, disable=not progress)))
+    from oplas.machine import bar   # it needs torch, and no metric does
+    z, a, names = _items(z, a)
+    whole("n", n, 1)
+    value, rng = _score(metric, z, a, settings), np.random.default_rng(seed)
+    orders = (rng.permutation(len(a)) for _ in range(n))
+    scores = joblib.Parallel(return_as="generator")(
+        joblib.delayed(_score)(metric, z, a[order], settings) for order in orders)
+    null = np.stack(list(bar(progress, iterable=scores, desc="shuffles", total=n)))
     p = (1 + (null >= value - 1e-12).sum(0)) / (1 + n)
-    one = value.ndim == 0
-    return PermutationNull(value.item() if one else value, null, p.item() if one else p,
-                           getattr(metric, "__name__", "metric"), names)
+    return PermutationNull(value[()], null, p, getattr(metric, "__name__", "metric"), names)
+
+def _score(metric, z, a, settings) -> np.ndarray:
+    "What a metric finds, as an array, of `Interpretability` its R²; ValueError if it is not finite."
+    result = metric(z, a, **settings)
+    result = np.asarray(getattr(result, "r2", result), dtype=float)
+    if not np.isfinite(result).all(): raise ValueError(f"metric returned {result}, not finite numbers")
+    return result

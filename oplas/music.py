@@ -5,13 +5,14 @@
 # %% ../nbs/28_music.ipynb #624c61f4
 from __future__ import annotations
 
-import dataclasses, fractions, os, pathlib, shutil, subprocess, tempfile
+import dataclasses, fractions, itertools, os, pathlib, shutil, subprocess, tempfile
 from typing import NamedTuple
 
 import numpy as np
 import torch
 
-from .data import pluck
+from .checks import number, one_of, positive, whole
+from .strings import pluck
 
 # %% auto #0
 __all__ = ['HOLD', 'REST', 'GRIDS', 'WEIGHTS', 'Events', 'to_events', 'on_grid', 'to_tokens', 'write_midi', 'read_midi', 'render',
@@ -27,9 +28,7 @@ GRIDS = {24: (0, 1/4, 1/3, 1/2, 2/3, 3/4), 16: (0, 1/4, 1/2, 3/4)}
 # %% ../nbs/28_music.ipynb #5b990c95
 def _grid(ticks_per_bar):
     "Where a beat's ticks lie, in beats. ValueError if there is no such grid."
-    if ticks_per_bar not in GRIDS:
-        raise ValueError(f"ticks_per_bar must be one of {sorted(GRIDS)}, got {ticks_per_bar!r}")
-    return np.array(GRIDS[ticks_per_bar])
+    return np.array(GRIDS[one_of("ticks_per_bar", ticks_per_bar, GRIDS)])
 
 
 def _tokens(tokens, ticks_per_bar=None):
@@ -47,7 +46,7 @@ def _tokens(tokens, ticks_per_bar=None):
     return x.astype(np.uint8, order="C")
 
 # %% ../nbs/28_music.ipynb #eca57631
-def _like(values, tokens):
+def _same_kind(values, tokens):
     "Values as a tensor if the tokens are one, on their device; else as an array."
     if not isinstance(tokens, torch.Tensor): return values
     return torch.from_numpy(np.asarray(values)).to(tokens.device)
@@ -136,7 +135,7 @@ def to_tokens(events: Events,           # in any order
               n_bars: int = 1,          # bars of a window, 1 or 2
              ) -> np.ndarray:           # (n, n_bars * ticks_per_bar), int64
     "Tokens of notes, REST on every silent tick. ValueError naming the first note that does not fit."
-    if n_bars not in (1, 2): raise ValueError(f"n_bars must be 1 or 2, got {n_bars!r}")
+    one_of("n_bars", n_bars, (1, 2))
     columns = [np.asarray(getattr(events, f.name)) for f in dataclasses.fields(Events)]
     if len({c.shape for c in columns}) > 1 or columns[0].ndim != 1:
         raise ValueError(f"events must have columns of one length, got {[c.shape for c in columns]}")
@@ -153,6 +152,11 @@ def _windows(tokens, ticks_per_bar):
     return x.reshape(-1, x.shape[-1]), x.shape[-1] // ticks_per_bar * 4
 
 
+def _exact(quarters):
+    "A time as a fraction, since a third is no binary one."
+    return fractions.Fraction(round(12 * float(quarters)), 12)
+
+
 def write_midi(path: str | os.PathLike,  # of the file; one that is there is replaced
                tokens,                   # (..., ticks), integers; windows follow one another
                tempo: float = 120,       # quarter notes a minute
@@ -160,21 +164,14 @@ def write_midi(path: str | os.PathLike,  # of the file; one that is there is rep
               ) -> None:
     "Write a MIDI file with music21. ValueError on bad tokens or tempo."
     x, quarters = _windows(tokens, ticks_per_bar)
-    _check_tempo(tempo)
+    number("tempo", tempo, 10, 1000)
     from music21 import meter, note, pitch, stream, tempo as marks
     part = stream.Part([marks.MetronomeMark(number=tempo), meter.TimeSignature("4/4")])
     e = to_events(x, ticks_per_bar)
-    exact = lambda t: fractions.Fraction(round(12 * float(t)), 12)  # a third is no binary fraction
     for onset, duration, midi in zip(e.bar * quarters + e.onset, e.duration, e.pitch):
         high = pitch.Pitch(midi=int(midi))  # a bare number below 12 would be a pitch class
-        part.insert(exact(onset), note.Note(high, quarterLength=exact(duration)))
+        part.insert(_exact(onset), note.Note(high, quarterLength=_exact(duration)))
     part.write("midi", fp=pathlib.Path(path).expanduser())
-
-# %% ../nbs/28_music.ipynb #b494f29b
-def _check_tempo(tempo):
-    "ValueError unless the tempo is a number of quarter notes a minute that music can have."
-    if not isinstance(tempo, (int, float, np.number)) or not 10 <= tempo <= 1000:
-        raise ValueError(f"tempo must lie in 10 … 1000 quarter notes a minute, got {tempo!r}")
 
 # %% ../nbs/28_music.ipynb #f1480784
 def _notes_of_midi(path):
@@ -204,13 +201,12 @@ def read_midi(path: str | os.PathLike,  # a MIDI file in 4/4, one note at a time
     onset, end, pitch = _notes_of_midi(path)
     n = int(np.ceil(end.max() / 4 - 1e-6))
     times = _times(n * ticks_per_bar, ticks_per_bar)
-    nearest = lambda t: np.searchsorted((times[1:] + times[:-1]) / 2, t - 1e-9)
-    start = nearest(onset)
+    start, end = (np.searchsorted((times[1:] + times[:-1]) / 2, t - 1e-9) for t in (onset, end))
     if (chord := np.flatnonzero(start[1:] == start[:-1])).size:
         beat = times[start[chord[0]]]
         raise ValueError(f"path: {path} has two notes at once, in bar {int(beat // 4) + 1} on beat "
                          f"{beat % 4 + 1:.3g}; it must be a single line")
-    end = np.minimum(np.maximum(nearest(end), start + 1), np.append(start[1:], len(times) - 1))
+    end = np.minimum(np.maximum(end, start + 1), np.append(start[1:], len(times) - 1))
     return _fill(start, end, pitch, len(times) - 1).reshape(n, ticks_per_bar)
 
 # %% ../nbs/28_music.ipynb #51c825be
@@ -244,11 +240,10 @@ def render(tokens,                     # (..., ticks), integers, one or two bars
     """Sound of each window, of plucked strings unless a soundfont is given. ValueError on bad input,
     FileNotFoundError if there is no such soundfont or no fluidsynth."""
     x, quarters = _windows(tokens, ticks_per_bar)
-    _check_tempo(tempo)
-    if not 8000 <= sample_rate <= 96_000 or sample_rate != int(sample_rate):
-        raise ValueError(f"sample_rate must be a whole number in 8,000 … 96,000 Hz, got {sample_rate!r}")
+    number("tempo", tempo, 10, 1000)
+    whole("sample_rate", sample_rate, 8000, 96_000)
     out = np.zeros((len(x), round(quarters * 60 / tempo * sample_rate)), np.float32)
-    how = tempo, int(sample_rate), ticks_per_bar
+    how = tempo, sample_rate, ticks_per_bar
     if soundfont is None: _with_strings(out, x, *how)
     else: _with_soundfont(out, x, soundfont, *how)
     return torch.from_numpy(out.reshape(*np.shape(tokens)[:-1], -1))
@@ -335,10 +330,9 @@ def rhythmic_complexity(tokens,                   # (..., ticks), integers, one 
                        ):                         # (...,), float32, from 0 to 1
     """Weight of the ticks on which a note begins, as a share of all (Pati and Lerch 2020, after
     Toussaint 2002). ValueError on bad tokens or weights."""
-    if weights not in WEIGHTS: raise ValueError(f"weights must be one of {[*WEIGHTS]}, got {weights!r}")
     x = _tokens(tokens, ticks_per_bar)
-    bar = WEIGHTS[weights][ticks_per_bar]
-    return _like(_share(x, np.tile(bar, x.shape[-1] // ticks_per_bar)), tokens)
+    bar = WEIGHTS[one_of("weights", weights, WEIGHTS)][ticks_per_bar]
+    return _same_kind(_share(x, np.tile(bar, x.shape[-1] // ticks_per_bar)), tokens)
 
 # %% ../nbs/28_music.ipynb #a5ffae8f
 def _rows(x):
@@ -354,19 +348,19 @@ def pitch_range(tokens,            # (..., ticks), integers, one or two bars
                 span: float = 26,  # semitones that count as 1
                ):                  # (...,), float32; 0 with no note
     "Highest less lowest pitch, in spans (Pati and Lerch 2020). ValueError on bad tokens or span."
-    if not span > 0: raise ValueError(f"span must be above 0 semitones, got {span!r}")
+    positive("span", span)
     x = _tokens(tokens)
     rows = _rows(x)
     high, low = rows.max(0), rows.view(np.uint16).min(0)  # as unsigned numbers the negative are huge
     wide = np.where(high < 0, 0, high - low.astype(np.int16))
-    return _like((wide / np.float32(span)).astype(np.float32).reshape(x.shape[:-1]), tokens)
+    return _same_kind((wide / np.float32(span)).astype(np.float32).reshape(x.shape[:-1]), tokens)
 
 # %% ../nbs/28_music.ipynb #e43e8109
 def note_density(tokens,  # (..., ticks), integers, one or two bars
                 ):        # (...,), float32, from 0 to 1
     "Share of the ticks on which a note begins (Pati and Lerch 2020). ValueError on bad tokens."
     x = _tokens(tokens)
-    return _like(_share(x, np.ones(x.shape[-1])), tokens)
+    return _same_kind(_share(x, np.ones(x.shape[-1])), tokens)
 
 # %% ../nbs/28_music.ipynb #1538d3f7
 def contour(tokens,             # (..., ticks), integers, one or two bars
@@ -374,19 +368,19 @@ def contour(tokens,             # (..., ticks), integers, one or two bars
            ):                   # (...,), float32; 0 with fewer than two notes
     """Steps from note to note: "net", their sum / 26, that is last less first (code of Pati and Lerch
     2020); "absolute", their sizes' sum / 88 (2022 probing study). ValueError on bad tokens or kind."""
-    if kind not in ("net", "absolute"): raise ValueError(f"kind must be net or absolute, got {kind!r}")
+    one_of("kind", kind, ("net", "absolute"))
     x = _tokens(tokens)
     notes = _rows(x)
     notes ^= np.arange(len(notes), dtype=np.int16)[:, None] << 8  # tick and pitch; negative stays so
     if kind == "net":
         last, first = notes.max(0), notes.view(np.uint16).min(0)
         total = np.where(last < 0, 0, (last & 127) - (first & 127).astype(np.int16))
-    else: total = _sizes(notes)
+    else: total = _step_sizes(notes)
     total = (total / np.float32(26 if kind == "net" else 88)).astype(np.float32)
-    return _like(total.reshape(x.shape[:-1]), tokens)
+    return _same_kind(total.reshape(x.shape[:-1]), tokens)
 
 
-def _sizes(notes):
+def _step_sizes(notes):
     "Sizes of the steps between the notes in (ticks, bars), added up: (bars,). Writes over the notes."
     for before, now in zip(notes, notes[1:]): np.maximum(before, now, out=now)  # the latest note so far
     pitch = notes.astype(np.uint8)  # 128 and more before the first
@@ -408,7 +402,7 @@ class _Shape(NamedTuple):
 
 
 # twelfths of a beat -> what a note or a rest of that length looks like
-_SHAPES = {n: _Shape(*shape) for n, shape in {
+_LENGTHS = {n: _Shape(*shape) for n, shape in {
     48: (0, 0, 0, 0), 36: (1, 0, 1, 0), 24: (1, 0, 0, 0), 18: (2, 0, 1, 0),
     12: (2, 0, 0, 0), 9: (2, 1, 1, 0), 8: (2, 0, 0, 1), 6: (2, 1, 0, 0),
     4: (2, 1, 0, 1), 3: (2, 2, 0, 0), 2: (2, 2, 0, 1), 1: (2, 3, 0, 1)}.items()}
@@ -417,12 +411,12 @@ _SHAPES = {n: _Shape(*shape) for n, shape in {
 class _Sign(NamedTuple):
     "A note or a rest as it is written."
     start: int         # twelfths of a beat, in the window or in its bar
-    length: int        # twelfths of a beat, a key of `_SHAPES`
+    length: int        # twelfths of a beat, a key of `_LENGTHS`
     pitch: int | None  # MIDI note number; None for a rest
     tied: bool         # to the next one
 
     @property
-    def shape(self) -> _Shape: return _SHAPES[self.length]
+    def shape(self) -> _Shape: return _LENGTHS[self.length]
 
     @property
     def y(self) -> float: return _height(self.pitch)[0]
@@ -437,7 +431,7 @@ def _height(pitch):
 # %% ../nbs/28_music.ipynb #a60b7350
 def _pieces(a, b, dots=True):
     "Twelfths of a beat from a to b as [(start, length), ...], lengths that have a shape of their own."
-    lengths = [n for n, shape in _SHAPES.items() if dots or not shape.dot]
+    lengths = [n for n, shape in _LENGTHS.items() if dots or not shape.dot]
     bar_line, next_beat = (a // 48 + 1) * 48, (a // 12 + 1) * 12
     if b <= bar_line and b - a in lengths: return [(a, b - a)]
     if b > bar_line: cut = bar_line
@@ -523,7 +517,7 @@ def _draw_rest(pen, x, shape):
         pen.line([x + .45, x - .1 - .2 * shape.flags], [2.85, 1.6 - shape.flags], .9)
 
 # %% ../nbs/28_music.ipynb #c1ed0406
-def _groups(signs):
+def _beamed(signs):
     "The notes that share a beam: lists of indices, notes of one beat with flags, or a note alone."
     groups = []
     for i, (sign, before) in enumerate(zip(signs, [None, *signs])):
@@ -551,11 +545,8 @@ def _draw_stems(pen, xs, notes):
     for x, n in zip(xs, notes): pen.line([x, x], [n.y + .15 * way, tip], .9)
     for level in range(max(flags)):
         at, has = tip - way * .8 * level, [f > level for f in flags]
-        if len(xs) == 1: _draw_flag(pen, xs[0], at, way); continue
-        for i, x in enumerate(xs):
-            if has[i] and any(has[i + 1:i + 2]): _draw_beam(pen, x, xs[i + 1], at, way)
-            elif has[i] and not any(has[max(i - 1, 0):i]):  # no neighbour has this beam: a stub
-                _draw_beam(pen, *((x, x + .8) if i == 0 else (x - .8, x)), at, way)
+        if len(xs) == 1: _draw_flag(pen, xs[0], at, way)
+        else: _draw_beams(pen, xs, has, at, way)
 
 # %% ../nbs/28_music.ipynb #6699455e
 def _draw_flag(pen, x, y, way):
@@ -565,27 +556,28 @@ def _draw_flag(pen, x, y, way):
     pen.line(x + .1 * a + 1.2 * b + .5 * c, y - way * (.9 * a + 1.2 * b + 2.5 * c), 1.3)
 
 
-def _draw_beam(pen, a, b, y, way):
-    "A thick line from stem to stem."
-    a, b, under = a - .06, b + .06, y - .5 * way
-    pen.fill((a, y), (b, y), (b, under), (a, under))
+def _draw_beams(pen, xs, has, y, way):
+    "Thick lines from stem to stem of those that have this beam; a stub where no neighbour has it."
+    for i, x in enumerate(xs):
+        if has[i] and any(has[i + 1:i + 2]): a, b = x, xs[i + 1]
+        elif has[i] and not any(has[max(i - 1, 0):i]): a, b = (x, x + .8) if i == 0 else (x - .8, x)
+        else: continue
+        pen.fill((a - .06, y), (b + .06, y), (b + .06, y - .5 * way), (a - .06, y - .5 * way))
 
 # %% ../nbs/28_music.ipynb #29e5d8b4
 def _bars(signs):
     "The signs of a window, a list for each of its bars, times counted from the bar line."
-    bars = [[] for _ in range(signs[-1].start // 48 + 1)]
-    for sign in signs: bars[sign.start // 48].append(sign._replace(start=sign.start % 48))
-    return bars
+    bars = itertools.groupby(signs, lambda sign: sign.start // 48)
+    return [[sign._replace(start=sign.start % 48) for sign in bar] for _, bar in bars]
 
 
 def _accidentals(bar):
     "For each sign of a bar what its note needs before it: sharp 1, flat -1, natural 0, or None."
-    held, needs = {}, []  # step -> what is in force
-    for sign in bar:
-        if sign.pitch is None: needs.append(None); continue
+    in_force, needs = {}, [None] * len(bar)  # by step; by sign
+    for i, sign in enumerate(bar):
+        if sign.pitch is None: continue
         _, step, accidental = _height(sign.pitch)
-        needs.append(accidental if held.get(step, 0) != accidental else None)
-        held[step] = accidental
+        if in_force.get(step, 0) != accidental: needs[i] = in_force[step] = accidental
     return needs
 
 # %% ../nbs/28_music.ipynb #a3929ec0
@@ -604,12 +596,14 @@ def _draw_bar(pen, bar, left, beat):
     accidentals = _accidentals(bar)
     xs = left + _places(bar, accidentals, 4 * beat - 1, beat)
     for sign, accidental, x, after in zip(bar, accidentals, xs, [*xs[1:], xs[-1] + 2]):
-        if sign.pitch is None: _draw_rest(pen, x, sign.shape); continue
+        if sign.pitch is None:
+            _draw_rest(pen, x, sign.shape)
+            continue
         low = .45 if accidental == -1 else .75
         if accidental is not None: pen.text(x - 1.2, sign.y - low, "♮♯♭"[accidental], 2.3)
         _draw_head(pen, x, sign)
         if sign.tied: _draw_tie(pen, x, after, sign.y)
-    for group in _groups(bar): _draw_stems(pen, xs[group], [bar[i] for i in group])
+    for group in _beamed(bar): _draw_stems(pen, xs[group], [bar[i] for i in group])
 
 # %% ../nbs/28_music.ipynb #d4ac9e57
 _CLEF = ((0, .45), (-.5, .95), (0, 1.6), (.75, 1.1), (.55, .15), (-.25, -.1), (-1.15, .55), (-1.1, 1.75),
@@ -632,7 +626,7 @@ def _draw_staff(pen, bar_lines):
 def _extent(bars):
     "Lowest and highest point of what stands on the staff, in staff spaces from its lowest line."
     points = [-2.2, 5.6]  # the clef
-    for notes in ([bar[i] for i in group] for bar in bars for group in _groups(bar)):
+    for notes in ([bar[i] for i in group] for bar in bars for group in _beamed(bar)):
         tip, way = _tip(notes)
         points += [tip + 1.7 * way, *(n.y + side for n in notes for side in (-1, 1))]
     return min(points), max(points)
@@ -650,7 +644,7 @@ def _check_staff(x, labels, per_line):
     if not len(x): raise ValueError("tokens must hold a window at least, got none")
     if labels is not None and len(labels) != len(x):
         raise ValueError(f"labels must be {len(x)} texts, one for each window, got {len(labels)}")
-    if per_line < 1: raise ValueError(f"per_line must be 1 or more, got {per_line!r}")
+    whole("per_line", per_line, 1)
 
 # %% ../nbs/28_music.ipynb #276f7a32
 def plot_staff(tokens,                   # (ticks,) or (n, ticks), integers, one or two bars a window

@@ -5,6 +5,7 @@
 # %% ../nbs/24_plots.ipynb #d8e6a165
 from __future__ import annotations
 import base64, hashlib, html, io, re
+from .checks import finite
 
 # %% auto #0
 __all__ = ['PALETTE', 'INK', 'style', 'svg', 'show', 'picture']
@@ -79,9 +80,8 @@ def picture(image,             # grey (h, w) or colour (h, w, 3) array, values i
     a = np.asarray(image, dtype=float)
     if a.size == 0 or a.ndim not in (2, 3) or a.shape[2:] not in ((), (3,)):
         raise ValueError(f"image must be (h, w) or (h, w, 3), got shape {a.shape}")
-    if not np.isfinite(a).all(): raise ValueError("image holds NaN or Inf")
     out = io.BytesIO()
-    Image.fromarray((a.clip(0, 1) * 255).round().astype("uint8")).save(out, "PNG", optimize=True)
+    Image.fromarray((finite("image", a).clip(0, 1) * 255).round().astype("uint8")).save(out, "PNG", optimize=True)
     data = base64.b64encode(out.getvalue()).decode()
     style = f"width:{width}px;max-width:100%;image-rendering:pixelated"
     return f'<img src="data:image/png;base64,{data}" alt="{html.escape(alt)}" style="{style}">'

@@ -6,16 +6,20 @@
 from __future__ import annotations
 import dataclasses, functools, math
 from collections.abc import Callable, Sequence
+from numbers import Integral
+import numpy as np
 import torch
 import torch.nn as nn
-from numbers import Integral, Real
 from torch.func import functional_call, stack_module_state, vmap
-from .plots import INK, PALETTE, show
+from .checks import finite, one_of, positive, shaped, whole
+from .strings import pluck
 from .machine import one_thread
+from .plots import INK, PALETTE
 
 # %% auto #0
-__all__ = ['START', 'KINDS', 'rotate_plane', 'rotation_matrix', 'aguilera_perez', 'rotate_toward', 'FiLM', 'FiLMR',
-           'SquareMatrix', 'RingQuality', 'ring_quality', 'encoder', 'line', 'ring_loss', 'stargate', 'Stargate']
+__all__ = ['START', 'KINDS', 'NOTE_NAMES', 'rotate_plane', 'rotation_matrix', 'aguilera_perez', 'rotate_toward', 'FiLM', 'FiLMR',
+           'SquareMatrix', 'RingQuality', 'ring_quality', 'encoder', 'line', 'ring_loss', 'Stack', 'anneal', 'stargate',
+           'Stargate', 'shepard_tone', 'note_dial']
 
 # %% ../nbs/08_rotations.ipynb #7b4e4dce
 def _reflect(x, u):
@@ -29,9 +33,7 @@ def _turn(x, u, v): return _reflect(_reflect(x, u), v)
 def _vectors(**named):
     "Refuse what is no finite vector, or has no direction, or another size than the others, by name."
     for name, v in named.items():
-        if not isinstance(v, torch.Tensor) or v.ndim < 1 or not v.is_floating_point():
-            raise ValueError(f"{name} must be a float tensor (..., n), "
-                             f"got {getattr(v, 'dtype', type(v).__name__)}")
+        shaped(name, v, ..., "n", kind="float")
         if not v.numel(): continue
         d = v.detach()
         low, high = (float(d @ d),) * 2 if d.ndim == 1 else (d * d).sum(-1).aminmax()  # NaN if any is
@@ -41,25 +43,13 @@ def _vectors(**named):
     kinds = {name: (v.shape[-1], v.dtype) for name, v in named.items()}
     if len(set(kinds.values())) > 1: raise ValueError(f"u and v must be alike, got {kinds}")
 
-def _like(x, u):
-    "Refuse an x that does not fit u."
-    got = (tuple(x.shape), x.dtype) if isinstance(x, torch.Tensor) else type(x).__name__
-    if isinstance(got, str) or x.shape[-1:] != u.shape[-1:] or x.dtype != u.dtype:
-        raise ValueError(f"x must be (..., {u.shape[-1]}) and {u.dtype} like u, got {got}")
-
-def _fits(x, n):
-    "x, refused if its vectors have another size than a layer's."
-    if not isinstance(x, torch.Tensor) or x.shape[-1:] != (n,):
-        got = tuple(x.shape) if isinstance(x, torch.Tensor) else type(x).__name__
-        raise ValueError(f"x must be a tensor (..., {n}), got {got}")
-    return x
+def _like(x, u): return shaped("x", x, ..., u.shape[-1], kind=str(u.dtype).removeprefix("torch."))
 
 def _one_plane(u, v):
     "Refuse what is no single pair of vectors."
     _vectors(u=u, v=v)
-    for name, w in (("u", u), ("v", v)):
-        if w.ndim > 1 or len(w) < 2:
-            raise ValueError(f"{name} must be one vector (n ≥ 2,), got shape {tuple(w.shape)}")
+    shaped("u", u, "n ≥ 2")
+    shaped("v", v, "n ≥ 2")
 
 # %% ../nbs/08_rotations.ipynb #0e971520
 def rotate_plane(x: torch.Tensor,  # vectors, (..., n)
@@ -128,24 +118,22 @@ def rotate_toward(x: torch.Tensor,  # vectors, (..., n)
     """Rotate in the plane of u and v, from u towards v, by an angle.
 
     ValueError as `rotate_plane`, or if they are parallel."""
-    _vectors(u=u, v=v), _like(x, u)
-    angle = torch.as_tensor(angle, dtype=x.dtype, device=x.device)
-    if not torch.isfinite(angle).all(): raise ValueError("angle holds NaN or Inf")
+    _vectors(u=u, v=v)
+    _like(x, u)
+    angle = finite("angle", torch.as_tensor(angle, dtype=x.dtype, device=x.device))
     a, b, between = _frame(u, v)
     if not (between.sin() > 1e-6).all():
         raise ValueError("u and v are parallel: they span no plane to turn in")
     return _turn_by(x, a, b, angle.unsqueeze(-1))
 
 # %% ../nbs/08_rotations.ipynb #f3b8baec
-def _size(name, value, least):
-    "Refuse what is no whole number of at least `least`."
-    if not isinstance(value, Integral) or isinstance(value, bool) or value < least:
-        raise ValueError(f"{name} must be a whole number of at least {least}, got {value!r}")
-
-def _whole(k):
-    if not isinstance(k, Integral) or isinstance(k, bool):
-        raise ValueError(f"k must be a whole number, got {k!r}")
-    return k
+def _shift(layer, context):
+    "From a context to shifts of all parameters of a layer; zeros: it starts without effect."
+    if context is None: return None
+    whole("context", context, 1)
+    linear = nn.Linear(context, sum(p.numel() for p in layer.parameters()), bias=False)
+    nn.init.zeros_(linear.weight)
+    return linear
 
 def _repeated(step, k):
     "A function that applies `step` k times."
@@ -161,40 +149,31 @@ class FiLM(nn.Module):
                  context: int | None = None,  # size of a context vector, which then moves γ and β
                 ):
         super().__init__()
-        _size("dim", dim, 2)
+        whole("dim", dim, 2)
         self.dim = dim
         self.gamma, self.beta = nn.Parameter(torch.ones(dim)), nn.Parameter(torch.zeros(dim))
-        self._listen(context)
-
-    def _listen(self, context):
-        "A linear layer from the context to shifts of all parameters; zeros: it starts without effect."
-        self.shift = None
-        if context is None: return
-        _size("context", context, 1)
-        self._own = {k: p.shape for k, p in self.named_parameters()}
-        self.shift = nn.Linear(context, sum(map(math.prod, self._own.values())), bias=False)
-        nn.init.zeros_(self.shift.weight)
+        self.shift = _shift(self, context)
 
     def settings(self, context: torch.Tensor | None = None,  # (..., context)
                 ) -> dict[str, torch.Tensor]:  # (..., n) each, or (..., planes, n)
         "The parameters by name, as the context moves them. ValueError if it is missing or not wanted."
-        own = dict(self.named_parameters())
         if (self.shift is None) != (context is None):
             raise ValueError("this layer takes no context" if self.shift is None
                              else "this layer needs a context")
+        own = dict(self.named_parameters(recurse=False))
         if context is None: return own
-        parts = self.shift(context).split([math.prod(s) for s in self._own.values()], -1)
-        return {k: own[k] + p.unflatten(-1, s) for (k, s), p in zip(self._own.items(), parts)}
+        moves = self.shift(context).split([p.numel() for p in own.values()], -1)
+        return {name: p + move.unflatten(-1, p.shape) for (name, p), move in zip(own.items(), moves)}
 
     def forward(self, x: torch.Tensor,                       # (..., n)
                 context: torch.Tensor | None = None,  # (..., context)
                ) -> torch.Tensor:                             # (..., n)
         s = self.settings(context)
-        return s["gamma"] * _fits(x, self.dim) + s["beta"]
+        return s["gamma"] * shaped("x", x, ..., self.dim) + s["beta"]
 
     def _back(self, x, context=None):
         s = self.settings(context)
-        return (_fits(x, self.dim) - s["beta"]) / s["gamma"]
+        return (shaped("x", x, ..., self.dim) - s["beta"]) / s["gamma"]
 
     def inverse(self) -> Callable:  # of (y, context)
         "The function that undoes the layer, and follows it if it is trained further."
@@ -202,24 +181,25 @@ class FiLM(nn.Module):
 
     def power(self, k: int) -> Callable:  # of (x, context)
         "A function: the layer k times, or its inverse -k times. ValueError if k is not whole."
-        return _repeated(self if _whole(k) >= 0 else self.inverse(), abs(k))
+        whole("k", k)
+        return _repeated(self if k >= 0 else self.inverse(), abs(k))
 
 # %% ../nbs/08_rotations.ipynb #6eff0388
 START = .1  #: a new FiLMR has v = u + START · noise, so that it starts as a small turn
 
 def _at_right_angles(pairs):
     "u and v of each plane, (..., 2, n), less what lies in the planes before it."
-    found = []
+    apart = []
     for pair in pairs:
-        for w in found:
+        for w in apart:
             basis = torch.linalg.qr(w.mT)[0]
             pair = pair - pair @ basis @ basis.mT
-        found.append(pair)
-    return [tuple(w.unbind(-2)) for w in found]
+        apart.append(pair)
+    return [tuple(w.unbind(-2)) for w in apart]
 
 def _leap(layer, x, context=None, k=1):
     "x turned by k times the layer's angle in each plane."
-    _fits(x, layer.dim)
+    shaped("x", x, ..., layer.dim)
     for u, v in layer.planes(context):
         a, b, angle = _frame(u, v)
         x = _turn_by(x, a, b, 2 * k * angle)
@@ -244,13 +224,13 @@ class FiLMR(FiLM):
                  context: int | None = None,  # size of a context vector, which then moves all parameters
                 ):
         super().__init__(dim)
-        _size("planes", planes, 1)
+        whole("planes", planes, 1)
         if 2 * planes > dim:
             raise ValueError(f"planes must be at most {dim // 2} in {dim} dimensions, got {planes}")
         if not affine: del self.gamma, self.beta
         self.affine, self.u = affine, nn.Parameter(torch.randn(planes, dim))
         self.v = nn.Parameter(self.u.detach() + START * torch.randn(planes, dim))
-        self._listen(context)
+        self.shift = _shift(self, context)
 
     def planes(self, context: torch.Tensor | None = None,  # (..., context)
               ) -> list[tuple[torch.Tensor, torch.Tensor]]:  # of each plane: u and v, (..., n)
@@ -267,14 +247,14 @@ class FiLMR(FiLM):
                 context: torch.Tensor | None = None,  # (..., context)
                ) -> torch.Tensor:                             # (..., n)
         planes = self.planes(context)
-        _fits(x, self.dim)
+        shaped("x", x, ..., self.dim)
         if self.affine and context is None: return _at_once(x, self.gamma, self.beta, planes)
         if self.affine: x = super().forward(x, context)
         for u, v in planes: x = _turn(x, u, v)
         return x
 
     def _back(self, x, context=None):
-        _fits(x, self.dim)
+        shaped("x", x, ..., self.dim)
         for u, v in self.planes(context): x = _turn(x, v, u)
         return super()._back(x, context) if self.affine else x
 
@@ -282,7 +262,8 @@ class FiLMR(FiLM):
         """The function that applies the layer k times: in one turn without γ and β, else in k steps.
 
         ValueError if k is not whole."""
-        return super().power(k) if self.affine else functools.partial(_leap, self, k=_whole(k))
+        whole("k", k)
+        return super().power(k) if self.affine else functools.partial(_leap, self, k=k)
 
 # %% ../nbs/08_rotations.ipynb #c682bea7
 KINDS = ("free", "rotation", "reflection", "exp")  #: of square matrices
@@ -293,9 +274,8 @@ class SquareMatrix(nn.Module):
                  kind: str = "free",       # any; orthogonal, determinant 1 or -1; exp of a skew matrix
                 ):
         super().__init__()
-        _size("dim", dim, 2)
-        if kind not in KINDS: raise ValueError(f"kind must be one of {', '.join(KINDS)}, got {kind!r}")
-        self.kind, self.weight = kind, nn.Parameter(torch.randn(dim, dim) / dim ** .5)
+        whole("dim", dim, 2)
+        self.kind, self.weight = one_of("kind", kind, KINDS), nn.Parameter(torch.randn(dim, dim) / dim ** .5)
         start = torch.linalg.qr(torch.randn(dim, dim))[0]
         if (torch.linalg.det(start) > 0) == (kind == "reflection"): start[0] = -start[0]
         self.register_buffer("start", start)
@@ -309,7 +289,7 @@ class SquareMatrix(nn.Module):
         return self.start @ torch.linalg.solve(one + skew, one - skew)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:  # (..., n) both
-        return _fits(x, len(self.weight)) @ self.matrix().mT
+        return shaped("x", x, ..., len(self.weight)) @ self.matrix().mT
 
     def inverse(self) -> Callable:  # of x
         "The function that undoes the layer, and follows it if it is trained further."
@@ -317,8 +297,11 @@ class SquareMatrix(nn.Module):
 
     def power(self, k: int) -> Callable:  # of x
         "The function that applies the matrix k times. ValueError if k is not whole."
-        _whole(k)
-        return lambda x: _fits(x, len(self.weight)) @ torch.linalg.matrix_power(self.matrix(), k).mT
+        whole("k", k)
+        def many(x):
+            power = torch.linalg.matrix_power(self.matrix(), k)
+            return shaped("x", x, ..., len(power)) @ power.mT
+        return many
 
 # %% ../nbs/08_rotations.ipynb #f37cdfa4
 @dataclasses.dataclass(frozen=True)
@@ -370,11 +353,7 @@ def ring_quality(z: torch.Tensor,     # points in their order, (..., n, dim); le
                  operator: Callable,  # T: a tensor shaped like z -> the same, every point one step on
                 ) -> RingQuality:
     "Measure a ring and its operator. ValueError if z is no finite float (..., n ≥ 3, dim ≥ 2)."
-    if not isinstance(z, torch.Tensor) or z.ndim < 2 or z.shape[-2] < 3 or z.shape[-1] < 2 \
-            or not z.is_floating_point():
-        raise ValueError("z must be (..., n ≥ 3, dim ≥ 2), got "
-                         f"{tuple(getattr(z, 'shape', ())) or type(z).__name__}")
-    if not torch.isfinite(z).all(): raise ValueError("z holds NaN or Inf")
+    finite("z", shaped("z", z, ..., "n ≥ 3", "dim ≥ 2", kind="float"))
     n, centre = z.shape[-2], z.mean(-2, keepdim=True)
     step, radius = _norm(_next(z) - z).mean(-1), _norm(z - centre).mean(-1)
     orbit = [z]
@@ -387,13 +366,15 @@ def ring_quality(z: torch.Tensor,     # points in their order, (..., n, dim); le
 # %% ../nbs/08_rotations.ipynb #5ae02e2f
 def encoder(dim: int, width: int = 32) -> nn.Module:  # (..., dim) -> (..., dim)
     "The paper's small network h, without its batch normalisation. ValueError on bad sizes."
-    _size("dim", dim, 2), _size("width", width, 1)
+    whole("dim", dim, 2)
+    whole("width", width, 1)
     return nn.Sequential(nn.Linear(dim, width), nn.GELU(), nn.Linear(width, width), nn.GELU(),
                          nn.Linear(width, dim))
 
 def line(n_points: int, dim: int) -> torch.Tensor:  # (n_points, dim)
     "Points a unit apart: on the first axis in 2-D, on the diagonal (1, 1, …) in more; the middle at 0."
-    _size("n_points", n_points, 3), _size("dim", dim, 2)
+    whole("n_points", n_points, 3)
+    whole("dim", dim, 2)
     along = torch.arange(n_points) - (n_points - 1) / 2
     direction = torch.eye(2)[0] if dim == 2 else torch.full((dim,), dim ** -.5)
     return along[:, None] * direction
@@ -416,77 +397,82 @@ def ring_loss(z: torch.Tensor,          # points, (n, dim)
 def _square(x): return (x ** 2).sum(-1).mean()
 
 # %% ../nbs/08_rotations.ipynb #fd45f148
-def _made(build, seed):
-    "What `build` makes when it draws from a seed; the caller's random numbers stay as they are."
+class Stack(nn.Module):
+    "Small modules of one kind as one, to be trained side by side: all tensors have an axis for them in front."
+    def __init__(self, build: Callable,        # () -> a module, which draws its weights
+                 seeds: Sequence[int],  # one module each; the caller's random numbers stay as they are
+                ):
+        super().__init__()
+        self.members = [_seeded(build, seed) for seed in seeds]
+        weights, self.fixed = stack_module_state(self.members)
+        self.learned = {name: nn.Parameter(w) for name, w in weights.items()}
+        self.weights = nn.ParameterList(self.learned.values())  # for an optimiser
+
+    def forward(self, *inputs,  # (members, ...) each
+                then: Callable | None = None,  # applied to what each member returns, for its own loss
+               ):               # what they return, (members, ...)
+        def one(tensors, *inputs):
+            out = functional_call(self.members[0], tensors, inputs)
+            return out if then is None else then(out)
+        return vmap(one)(self.learned | self.fixed, *inputs)
+
+    @torch.no_grad()
+    def unstack(self) -> list[nn.Module]:
+        "The members, each with what it has learned."
+        for i, member in enumerate(self.members):
+            for name, p in member.named_parameters(): p.copy_(self.learned[name][i])
+        return self.members
+
+def _seeded(build, seed):
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         return build()
 
-def _stacked(modules):
-    "One module, and the parameters and buffers of all of them with a leading axis."
-    params, buffers = stack_module_state(modules)
-    return modules[0], params, buffers
-
-def _put_back(modules, params):
-    "Give each module its own slice."
-    for i, module in enumerate(modules):
-        for name, p in module.named_parameters(): p.copy_(params[name][i])
-
 # %% ../nbs/08_rotations.ipynb #76149701
-class _Rings:
-    "Many small models as one: every tensor has a leading axis for the seeds (`torch.func.vmap`)."
-    def __init__(self, encoders, operators, y):
-        self.modules, self.y = (encoders, operators), y
-        self.h, self.h_params, _ = _stacked(encoders)
-        self.t, self.t_params, self.t_buffers = _stacked(operators)
-        self.params = [*self.h_params.values(), *self.t_params.values()]
+class _Ring(nn.Module):
+    "Points on a line, the network h that takes them to a ring, and the operator T."
+    def __init__(self, y, h, T):
+        super().__init__()
+        self.y, self.h, self.T = y, h, T
 
-    def _each(self, f, *args):
-        "f(z, T(z)) of every model."
-        def one(h, t, buffers):
-            z = functional_call(self.h, h, self.y)
-            return f(z, functional_call(self.t, (t, buffers), z), *args)
-        return vmap(one)(self.h_params, self.t_params, self.t_buffers)
+    def forward(self, z=None):
+        "The points h(y), or z, and where T takes them."
+        if z is None: z = self.h(self.y)
+        return z, self.T(z)
 
-    def loss(self, loss, progress): return self._each(loss, progress).sum()
-
-    @torch.no_grad()
-    def points(self): return self._each(lambda z, moved: (z, moved))
-
-    def move(self, z):
-        def one(t, buffers, x): return functional_call(self.t, (t, buffers), x)
-        return vmap(one)(self.t_params, self.t_buffers, z)
-
-    def quality(self, z):
-        "Of runs that diverged, all is nought."
-        return ring_quality(torch.nan_to_num(z, 0., 0., 0.),
-                            lambda x: torch.nan_to_num(self.move(x), 0., 0., 0.))
-
-    def finish(self):
-        for modules, params in zip(self.modules, (self.h_params, self.t_params)):
-            _put_back(modules, params)
+def _quality(rings, z):
+    "Of many rings. Where a run diverged, all is nought."
+    def move(x): return torch.nan_to_num(rings(x)[1], 0., 0., 0.)
+    return ring_quality(torch.nan_to_num(z, 0., 0., 0.), move)
 
 # %% ../nbs/08_rotations.ipynb #cef4d677
-def _anneal(params, loss, steps, lr, watch=lambda step: None):
-    "AdamW on `loss(progress)`; the learning rate falls to 0 along a cosine."
+def anneal(params,          # what is learned, as an optimiser takes it
+           loss: Callable,  # loss(share of the training that is done) -> a number
+           steps: int,
+           lr: float,       # learning rate at the start
+           watch: Callable = lambda step: None,  # called before each step
+          ) -> None:
+    "Minimise a loss of no data by AdamW; the learning rate falls to 0 along a cosine."
     optimizer = torch.optim.AdamW(params, lr=lr, betas=(.9, .95), weight_decay=0., fused=True)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps)
-    for step in range(steps):
-        watch(step)
-        optimizer.zero_grad()
-        loss(step / steps).backward()
-        optimizer.step()
-        schedule.step()
+    with one_thread():
+        for step in range(steps):
+            watch(step)
+            optimizer.zero_grad()
+            loss(step / steps).backward()
+            optimizer.step()
+            schedule.step()
 
-@one_thread()
-def _train_rings(run, steps, lr, loss, frames=48):
-    "Train all runs; the steps that were kept, closer together at first, and (points, targets) there."
-    keep, history = sorted({round(steps ** (i / frames)) for i in range(frames + 1)} | {0}), []
+def _train_rings(rings, steps, lr, loss, frames=48):
+    "Train all rings; the steps that were kept, closer together at first, and (points, targets) there."
+    kept, history = sorted({round(steps ** (i / frames)) for i in range(frames + 1)} | {0}), []
     def watch(step):
-        if step == keep[len(history)]: history.append(run.points())
-    _anneal(run.params, lambda progress: run.loss(loss, progress), steps, lr, watch)
+        if step != kept[len(history)]: return
+        with torch.no_grad(): history.append(rings())
+    def total(progress): return rings(then=lambda out: loss(*out, progress)).sum()
+    anneal(rings.parameters(), total, steps, lr, watch)
     watch(steps)
-    return keep, history
+    return kept, history
 
 # %% ../nbs/08_rotations.ipynb #43747ef9
 def stargate(n_points: int = 16,                 # on the line, 3 or more
@@ -501,24 +487,25 @@ def stargate(n_points: int = 16,                 # on the line, 3 or more
 
     A run that diverges is not locked. ValueError on n_points < 3, dim < 2, no seeds, steps < 1 or
     lr ≤ 0. Hawley (2024), section 3.1."""
-    _size("n_points", n_points, 3), _size("dim", dim, 2), _size("steps", steps, 1)
-    if not isinstance(lr, Real) or not 0 < lr < math.inf:
-        raise ValueError(f"lr must be a finite number above 0, got {lr!r}")
+    y, seeds = line(n_points, dim), _runs(seeds, operator, steps, lr)
+    turn = operator or functools.partial(FiLMR, affine=False)
+    rings = Stack(lambda: _Ring(y, encoder(dim), turn(dim)), seeds)
+    kept, history = _train_rings(rings, steps, lr, loss)
+    z, targets = (torch.stack(frames) for frames in zip(*history))
+    with torch.no_grad(): quality = _quality(rings, z[-1])
+    learned = rings.unstack()
+    return Stargate(seeds, kept, z, targets, quality, [r.T for r in learned], [r.h for r in learned])
+
+def _runs(seeds, operator, steps, lr):
+    "The seeds as a tuple; what `stargate` cannot use is refused."
+    whole("steps", steps, 1)
+    positive("lr", lr)
     if isinstance(seeds, Integral): seeds = (seeds,)
-    seeds = tuple(seeds) if isinstance(seeds, Sequence) else ()
-    if not seeds or any(isinstance(s, bool) or not isinstance(s, Integral) for s in seeds):
+    if not isinstance(seeds, Sequence) or not seeds:
         raise ValueError(f"seeds must be a whole number or a sequence of some, got {seeds!r}")
     if not (operator is None or callable(operator)):
         raise ValueError(f"operator must make a module from dim, got {operator!r}")
-    build = operator or functools.partial(FiLMR, affine=False)
-    both = [_made(lambda: (encoder(dim), build(dim)), s) for s in seeds]
-    encoders, operators = map(list, zip(*both))
-    run = _Rings(encoders, operators, line(n_points, dim))
-    kept, history = _train_rings(run, steps, lr, loss)
-    z, targets = (torch.stack(x) for x in zip(*history))
-    with torch.no_grad():
-        run.finish()
-        return Stargate(seeds, kept, z, targets, run.quality(z[-1]), operators, encoders)
+    return tuple(whole("seeds", seed) for seed in seeds)
 
 # %% ../nbs/08_rotations.ipynb #bf88e86c
 @dataclasses.dataclass(frozen=True)
@@ -549,14 +536,13 @@ class Stargate:
         "Seed, quality and verdict."
         return {"seed": list(self.seeds)} | self.quality.to_dict()
 
-    def plot(self, run: int = 0): _plot_stargate(self, run)
+    def plot(self, run: int = 0): return _plot_stargate(self, run)  # a matplotlib figure
     def animate(self, run: int = 0): return _animate_stargate(self, run)  # an IPython `HTML`
 
 # %% ../nbs/08_rotations.ipynb #81e7a8f9
 def _shown(result, run):
     "Points and targets of one run, (frames, n, 2): as they are in 2-D, else in the last ring's plane."
-    if not isinstance(run, int) or not 0 <= run < len(result.seeds):
-        raise ValueError(f"run must be 0…{len(result.seeds) - 1}, got {run!r}")
+    whole("run", run, 0, len(result.seeds) - 1)
     z, targets = result.history[:, run], result.targets[:, run]
     if z.shape[-1] == 2: return z, targets
     centre = z[-1].mean(0)
@@ -572,10 +558,14 @@ def _draw_ring(ax, z, targets, numbers):
     outside = z.mean(0) + 1.2 * (z - z.mean(0))
     for i, (x, y) in enumerate(outside.tolist() if numbers else ()):
         ax.annotate(str(i), (x, y), ha="center", va="center", fontsize=8, annotation_clip=False)
-    if numbers: ax.update_datalim(outside.numpy()), ax.autoscale_view()
+    if numbers:
+        ax.update_datalim(outside.numpy())
+        ax.autoscale_view()
     ax.set_aspect("equal", "datalim")
 
 # %% ../nbs/08_rotations.ipynb #00d8749e
+def _verdict(result, run): return "locked" if result.locked[run] else "not locked"
+
 def _plot_stargate(result, run):
     import matplotlib.pyplot as plt
     z, targets = _shown(result, run)
@@ -585,16 +575,15 @@ def _plot_stargate(result, run):
     for place, f in enumerate(frames):
         ax = fig.add_subplot(grid[place // 3, place % 3])
         _draw_ring(ax, z[f], None, False)
-        ax.set_title(f"step {result.steps[f]}", fontsize=9), ax.tick_params(labelsize=6)
+        ax.set_title(f"step {result.steps[f]}", fontsize=9)
+        ax.tick_params(labelsize=6)
     ax = fig.add_subplot(grid[:, 3:])
     _draw_ring(ax, z[-1], targets[-1], True)
-    verdict = "locked" if result.locked[run] else "not locked"
-    ax.set_title(f"step {result.steps[-1]}: {verdict}", fontsize=9)
+    ax.set_title(f"step {result.steps[-1]}: {_verdict(result, run)}", fontsize=9)
     fig.suptitle(f"{z.shape[1]} points learn; squares in the last panel: where T takes each")
-    fig.supxlabel("first coordinate", fontsize=9), fig.supylabel("second coordinate", fontsize=9)
-    show(fig, f"{len(frames) + 1} panels: {z.shape[1]} points at growing steps of the training. In the "
-              f"last panel the run is {verdict}, with winding {int(result.winding[run])}, and squares "
-              "show where the operator takes each point")
+    fig.supxlabel("first coordinate", fontsize=9)
+    fig.supylabel("second coordinate", fontsize=9)
+    return fig
 
 def _animate_stargate(result, run):
     from oplas.widgets import animation
@@ -602,7 +591,43 @@ def _animate_stargate(result, run):
     edge = 1.5 * max(1., float(z[-1].abs().max()))  # points further out wait at the edge of the picture
     z, targets = (x.clamp(-edge, edge).numpy() for x in (z, targets))
     names = [str(i) for i in range(z.shape[1])]
-    verdict = "locked" if result.locked[run] else "not locked"
     return animation(z, targets=targets, labels=names,
                      captions=[f"step {s}" for s in result.steps], seconds=9.,
-                     alt=f"{len(names)} points move as they learn; at the end the ring is {verdict}")
+                     alt=f"{len(names)} points move as they learn; at the end the ring is "
+                         f"{_verdict(result, run)}")
+
+# %% ../nbs/08_rotations.ipynb #74ba116d
+NOTE_NAMES = ("C", "C♯", "D", "E♭", "E", "F", "F♯", "G", "A♭", "A", "B♭", "B")  #: pitch classes 0 … 11
+
+def shepard_tone(pitch_class: int,  # 0 for C … 11 for B
+                ) -> np.ndarray:    # (13000,), 22,050 Hz
+    "A plucked note in three octaves: going round, it seems to climb for ever. Shepard (1964)."
+    midi = 48 + pitch_class + 12 * np.arange(3)
+    loudness = np.sin(np.pi * (midi - 47) / 37) ** 2
+    octaves = [loud * pluck(m).numpy()[:13_000] for loud, m in zip(loudness, midi)]
+    return sum(octaves) * np.linspace(1, 0, 13_000) ** .5
+
+# %% ../nbs/08_rotations.ipynb #af5daf02
+@torch.no_grad()
+def _lands(z, operator):
+    "For each point, the one that is nearest to where the operator takes it."
+    return torch.cdist(operator(z), z).argmin(-1).tolist()
+
+def _clock(z):
+    "The ring in its plane, (n, 2), the first point at the top and the second to its right."
+    points = _plane_of(z)
+    x, y = points[0] / points[0].norm()
+    turned = points @ torch.tensor([[y, x], [-x, y]])
+    return turned if turned[1, 0] > 0 else turned * torch.tensor([-1., 1.])
+
+def note_dial(seed: int = 1000,  # of the training
+             ):                  # an IPython `HTML`
+    "Twelve notes on a ring learned in 64 dimensions, to turn, and to move by powers of its operator."
+    from oplas.audio import sound_html
+    from oplas.widgets import dial
+    ring = stargate(12, 64, seeds=seed)
+    z, T = ring.z[0], ring.operators[0]
+    moves = {name: _lands(z, T.power(k)) for name, k in {"T": 1, "T⁷": 7, "T⁴": 4, "T⁻¹": -1}.items()}
+    sounds = [sound_html(shepard_tone(k), small=True) for k in range(12)]
+    return dial(_clock(z).numpy(), sounds, list(NOTE_NAMES), moves,
+                alt="Twelve note names in a circle, C to B in order")

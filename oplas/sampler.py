@@ -11,9 +11,9 @@ import torch.nn.functional as F
 from .audio import LogMel, f0_autocorrelation, griffin_lim, mel_to_linear, sounding
 from .cache import load_or_train
 from .checks import number, one_of, shaped, whole
-from .data import Notes, plucks
 from .divergences import mmd2_normal
 from .models import Savable, fresh
+from .strings import Notes, plucks
 from .training import fit
 
 # %% auto #0

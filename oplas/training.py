@@ -5,15 +5,13 @@
 # %% ../nbs/23_training.ipynb #8e4df4e9
 from __future__ import annotations
 
-import hashlib, inspect, json, math, os, pathlib, time, warnings, weakref
+import dataclasses, hashlib, inspect, json, math, os, pathlib, time, warnings, weakref
 from collections.abc import Callable
-from dataclasses import dataclass, field
 from numbers import Real
 
 import numpy as np
 import torch
 from torch import nn
-from torch.optim.lr_scheduler import OneCycleLR
 
 from .cache import code_key, digest, plain, read, set_aside, write
 from .checks import finite, positive, whole
@@ -23,11 +21,11 @@ from .machine import bar, device, one_thread, own_randomness, seed_everything
 __all__ = ['History', 'NonFiniteLoss', 'adamw', 'one_cycle', 'fit']
 
 # %% ../nbs/23_training.ipynb #d85a1175
-@dataclass
+@dataclasses.dataclass
 class History:
     "What `fit` saw: every named loss at every step, the learning rate, the time."
-    losses: dict[str, list[float]] = field(default_factory=dict)  # name -> one number a step
-    lr: list[float] = field(default_factory=list)  # learning rate of each step
+    losses: dict[str, list[float]] = dataclasses.field(default_factory=dict)  # name -> one number a step
+    lr: list[float] = dataclasses.field(default_factory=list)  # learning rate of each step
     seconds: float = 0.  # spent training, all resumed parts together
 
     def __len__(self) -> int: return len(self.lr)
@@ -45,18 +43,15 @@ class History:
         "Every loss, smoothed (on a logarithmic axis if all are positive), above the learning rate."
         return _plot_history(self, max(1, len(self) // 50) if smooth is None else smooth)
 
-# %% ../nbs/23_training.ipynb #31cc2a9d
 def _plot_history(history, smooth):
-    "The figure of `History.plot`."
     import matplotlib.pyplot as plt
     shape = dict(figsize=(6.4, 4.2), height_ratios=(3, 1), sharex=True, layout="constrained")
     fig, (top, low) = plt.subplots(2, 1, **shape)
     smooth = max(1, min(smooth, len(history)))
-    dashes = ("-", "--", ":", "-.") * len(history.losses)
-    for (name, values), dash in zip(history.losses.items(), dashes):
+    for i, (name, values) in enumerate(history.losses.items()):
         mean = np.convolve(values, np.ones(smooth) / smooth, "valid")
-        top.plot(np.arange(len(mean)) + smooth - 1, mean, dash, label=name)
-    if history.losses and all((l.get_ydata() > 0).all() for l in top.lines): top.set_yscale("log")
+        top.plot(np.arange(len(mean)) + smooth - 1, mean, ("-", "--", ":", "-.")[i % 4], label=name)
+    if history.losses and all((line.get_ydata() > 0).all() for line in top.lines): top.set_yscale("log")
     top.set(title="The loss" + (f", mean of {smooth} steps" if smooth > 1 else ""), ylabel="loss")
     if len(history.losses) > 1: top.legend()
     low.plot(history.lr)
@@ -72,10 +67,10 @@ class NonFiniteLoss(ArithmeticError):
                          "smaller lr, or look at that step's batch.")
         self.what, self.value, self.step, self.history = what, value, step, history
 
-# %% ../nbs/23_training.ipynb #45dca915
 def _live(model):
     "All weights and buffers, also those that `state_dict` leaves out."
-    return [t for m in model.modules() for t in (*m._parameters.values(), *m._buffers.values()) if t is not None]
+    both = [{**m._parameters, **m._buffers} for m in model.modules()]
+    return [t for tensors in both for t in tensors.values() if t is not None]
 
 @torch.no_grad()
 def _copied(model, good):
@@ -88,21 +83,18 @@ def _copied(model, good):
 @torch.no_grad()
 def _put(model, state):
     "Give a model the weights and buffers in `state`."
-    for t, value in zip(_live(model), state, strict=True):
+    for t, value in zip(_live(model), state):
         if t.shape == value.shape: t.copy_(value)
         else: t.data = value.to(t.device)  # a buffer that grew
 
 # %% ../nbs/23_training.ipynb #8ea978ee
-def _mix(*numbers):
-    "One seed out of several numbers."
-    return int(np.random.SeedSequence(numbers).generate_state(1, np.uint64)[0])
-
 def _batches(data, size, steps, seed, epoch, rank=0, world=1):
     "The batches of one epoch; of several devices, those of device `rank`. Seeds the noise as well."
-    g = torch.Generator().manual_seed(_mix(seed, epoch, 0))  # the same on every device
-    order = torch.randperm(len(data[0]), generator=g)
+    mixed = (np.random.SeedSequence((seed, epoch, k)) for k in (0, 1 + rank))
+    shuffling, noise = (int(m.generate_state(1, np.uint64)[0]) for m in mixed)
+    order = torch.randperm(len(data[0]), generator=torch.Generator().manual_seed(shuffling))
     order = order[:steps * world * size].view(steps, world, size)[:, rank]
-    seed_everything(_mix(seed, epoch, 1 + rank))  # noise: different on each device
+    seed_everything(noise)  # another on each device; the order is the same on all
     for rows in order.to(data[0].device): yield tuple(t[rows] for t in data)
 
 # %% ../nbs/23_training.ipynb #117639e1
@@ -115,15 +107,15 @@ class _Step(nn.Module):
 
     def forward(self, done, *batch):
         out = self.loss(self.model, *batch, **({"done": done} if self.asks else {}))
-        out = dict(out) if isinstance(out, dict) else {"loss": out}
-        seen = {k: torch.as_tensor(v) for k, v in out.items() if isinstance(v, (torch.Tensor, Real, np.number))}
-        if not (out.keys() == seen.keys() and "loss" in out and seen["loss"].requires_grad
-                and all(v.numel() == 1 for v in seen.values())):
-            kinds = {k: f"tensor {tuple(v.shape)}" for k, v in seen.items() if v is out[k]}
-            got = ", ".join(f"{k}: {kinds.get(k, type(v).__name__)}" for k, v in out.items())
+        out = out if isinstance(out, dict) else {"loss": out}
+        tensors = {k: torch.as_tensor(v) for k, v in out.items() if isinstance(v, (torch.Tensor, Real))}
+        scalar = tensors.keys() == out.keys() and all(v.numel() == 1 for v in tensors.values())
+        if not scalar or "loss" not in out or not tensors["loss"].requires_grad:
+            shapes = {k: f"tensor {tuple(v.shape)}" for k, v in tensors.items() if v is out[k]}
+            got = ", ".join(f"{k}: {shapes.get(k, type(v).__name__)}" for k, v in out.items())
             raise ValueError("loss must return a scalar tensor that depends on the model's weights, or a "
                              f"dict of scalars with such a one under 'loss', got {got}")
-        return {str(k): v.to(seen["loss"].device).reshape(()) for k, v in seen.items()}
+        return {str(k): v.to(tensors["loss"].device).reshape(()) for k, v in tensors.items()}
 
 # %% ../nbs/23_training.ipynb #42f5e9b2
 class _OneDevice:
@@ -144,40 +136,36 @@ def _rows(data):
     data = tuple(data) if isinstance(data, (tuple, list)) else (data,)
     for i, t in enumerate(data):
         if not isinstance(t, torch.Tensor) or not t.ndim:
-            got = type(t).__name__
-            raise ValueError(f"data[{i}] must be a tensor with a row for each sample, got {got}")
+            raise ValueError(f"data[{i}] must be a tensor with a row for each sample, "
+                             f"got {type(t).__name__}")
         finite(f"data[{i}]", t)
     lengths = [len(t) for t in data]
     if not any(lengths): raise ValueError("data is empty")
-    if len(set(lengths)) > 1:
-        raise ValueError(f"data: all tensors must have equally many rows, got {lengths}")
+    if len({*lengths}) > 1: raise ValueError(f"data: all tensors must have equally many rows, got {lengths}")
     return data
 
 class _Run:
     "What a run of `fit` works with and what changes meanwhile."
-    def __init__(self, model, loss, data, epochs, batch_size, lr, clip, seed, makers, watch, fabric):
-        trained = [p for p in model.parameters() if p.requires_grad] if isinstance(model, nn.Module) else 0
-        if not trained:
-            got = type(model).__name__
-            raise ValueError(f"model must be a torch.nn.Module with weights to train, got {got}")
+    def __init__(self, model, loss, data, epochs, batch_size, lr, clip, seed, makers, fabric):
+        weights = [p for p in model.parameters() if p.requires_grad] if isinstance(model, nn.Module) else ()
+        got, data = type(model).__name__, _rows(data)
+        if not weights: raise ValueError(f"model must be a torch.nn.Module with weights to train, got {got}")
         epochs, batch_size = whole("epochs", epochs, 1), whole("batch_size", batch_size, 1)
         seed, lr = whole("seed", seed, 0, 2**64 - 1), positive("lr", lr)
-        clip, world = clip if clip is None else positive("clip", clip), fabric.world_size
-        data = _rows(data)
-        rows = len(data[0]) // world
-        if not rows: raise ValueError(f"data has {len(data[0])} rows for {world} devices")
+        clip, rows = clip if clip is None else positive("clip", clip), len(data[0]) // fabric.world_size
+        if not rows: raise ValueError(f"data has {len(data[0])} rows for {fabric.world_size} devices")
         self.size, self.steps = min(batch_size, rows), max(1, rows // batch_size)
-        self.optimizer = makers[0](trained, lr)
-        self.schedule = makers[1](self.optimizer, epochs * self.steps)
-        self.about = [epochs, batch_size, lr, clip, seed, world], [loss, model.train(), *makers]
-        self.model, self.fabric, self.epochs, self.seed = model, fabric, epochs, seed
-        self.limit, self.watch, self.epoch = clip or math.inf, watch or _unwatched, 0
+        self.optimizer = makers[0](weights, lr)
+        self.total = epochs * self.steps
+        self.schedule = makers[1](self.optimizer, self.total)
+        self.about = [epochs, batch_size, lr, clip, seed, fabric.world_size], [loss, model.train(), *makers]
+        self.model, self.fabric, self.epochs, self.seed, self.epoch = model, fabric, epochs, seed, 0
+        self.limit = {"max_norm": clip or math.inf, "error_if_nonfinite": False}
         self.forward, self.stepper = fabric.setup(_Step(model, loss), self.optimizer)
         self.data = tuple(t.to(fabric.device) for t in data)
         self.history, self.good, self.clock = History(), _copied(model, ()), time.perf_counter()
 
-def _unwatched(step): pass
-
+# %% ../nbs/23_training.ipynb #86aa0fd6
 def _record(run, values, norm):
     "Note a step's numbers, means over all devices; if not finite, put back the last good state and raise."
     exact = torch.float32 if norm.device.type == "mps" else torch.float64  # which MPS has not
@@ -190,40 +178,41 @@ def _record(run, values, norm):
     run.good = _copied(run.model, run.good)
     if not math.isfinite(norm): raise NonFiniteLoss("gradient's norm", norm, len(history), history)
     if history.losses and values.keys() != history.losses.keys():
-        names = f"{list(values)} after {list(history.losses)}"
-        raise ValueError(f"loss must return the same names at every step, got {names}")
+        raise ValueError("loss must return the same names at every step, got "
+                         f"{list(values)} after {list(history.losses)}")
     for k, v in values.items(): history.losses.setdefault(k, []).append(v)
     history.lr.append(run.schedule.get_last_lr()[0])
     history.seconds, run.clock = history.seconds + time.perf_counter() - run.clock, time.perf_counter()
 
 # %% ../nbs/23_training.ipynb #a67ac92a
-def _loop(run, checkpoint, bar):
+def _loop(run, watch, checkpoint, bar):
     "Go through the rows again and again."
-    rank, world, total = run.fabric.global_rank, run.fabric.world_size, run.epochs * run.steps
-    limit = dict(max_norm=run.limit, error_if_nonfinite=False)
+    rank, world = run.fabric.global_rank, run.fabric.world_size
+    bar.update(len(run.history))
     for epoch in range(run.epoch, run.epochs):
         for batch in _batches(run.data, run.size, run.steps, run.seed, epoch, rank, world):
             step = len(run.history)
-            run.watch(step)
-            values = run.forward(step / total, *batch)
+            if watch: watch(step)
+            values = run.forward(step / run.total, *batch)
             run.stepper.zero_grad()
             run.fabric.backward(values["loss"])
-            norm = run.fabric.clip_gradients(run.forward, run.stepper, **limit)
+            norm = run.fabric.clip_gradients(run.forward, run.stepper, **run.limit)
             _record(run, values, norm)  # raises NonFiniteLoss
             run.stepper.step()
             run.schedule.step()
             bar.update()
         if checkpoint: checkpoint.save(run, epoch + 1)
-    run.watch(total)
+    if watch: watch(run.total)
 
 # %% ../nbs/23_training.ipynb #a3fd5021
 def adamw(weights, lr: float) -> torch.optim.Optimizer:
     "AdamW with torch's own settings, all weights in one operation (Loshchilov and Hutter 2019)."
     return torch.optim.AdamW(weights, lr=lr, fused=True)
 
-def one_cycle(optimizer: torch.optim.Optimizer, steps: int) -> OneCycleLR:
+def one_cycle(optimizer: torch.optim.Optimizer, steps: int) -> torch.optim.lr_scheduler.LRScheduler:
     "A cautious start, bold steps up to the optimiser's rate, a gentle landing (Smith and Topin 2018)."
-    return OneCycleLR(optimizer, max_lr=optimizer.param_groups[0]["lr"], total_steps=steps)
+    highest = optimizer.param_groups[0]["lr"]
+    return torch.optim.lr_scheduler.OneCycleLR(optimizer, max_lr=highest, total_steps=steps)
 
 def fit(model: nn.Module,  # trained in place; ends on `device()` (or the fabric's) and in eval mode
         loss: Callable,  # loss(model, *batch) -> scalar, or dict: "loss" is minimised, all are recorded
@@ -242,11 +231,11 @@ def fit(model: nn.Module,  # trained in place; ends on `device()` (or the fabric
        ) -> History:  # losses and learning rate of each step
     "Make a loss small. ValueError on bad input, NonFiniteLoss on NaN or Inf."
     fabric = fabric or _OneDevice()
-    run = _Run(model, loss, data, epochs, batch_size, lr, clip, seed, (optimizer, schedule), watch, fabric)
-    kept = checkpoint and _Checkpoint(checkpoint, run)
-    shown = bar(False if fabric.global_rank else progress, total=run.epochs * run.steps, initial=len(run.history))
+    run = _Run(model, loss, data, epochs, batch_size, lr, clip, seed, (optimizer, schedule), fabric)
+    kept, progress = checkpoint and _Checkpoint(checkpoint, run), False if fabric.global_rank else progress
     try:
-        with one_thread(), own_randomness(), shown: _loop(run, kept, shown)
+        with one_thread(), own_randomness(), bar(progress, total=run.total, unit="step") as shown:
+            _loop(run, watch, kept, shown)
     finally: model.eval()
     return run.history
 
@@ -259,53 +248,48 @@ class _Checkpoint:
     def __init__(self, path, run):
         self.path = pathlib.Path(path).expanduser()
         if self.path.is_dir(): raise ValueError(f"checkpoint must be a file, {path} is a folder")
-        numbers, program = run.about
-        own = *run.model.parameters(), *run.model.buffers()
-        code = code_key([getattr(o, "_orig_mod", o) for o in program], own)  # compiled or not
+        (numbers, program), live = run.about, _live(run.model)
+        code = code_key([getattr(o, "_orig_mod", o) for o in program], skip=tuple(live))  # compiled or not
         about = json.dumps([numbers, torch.__version__, code, [digest({"": t}) for t in run.data]])
-        self.about = hashlib.sha256(about.encode()).hexdigest()
-        self.start = digest(dict(enumerate(_live(run.model))))
+        self.about, self.start = hashlib.sha256(about.encode()).hexdigest(), digest(dict(enumerate(live)))
         found = run.fabric.broadcast(None if run.fabric.global_rank else self.find(run.model))
         if found: self.resume(run, *found)
         else: self.save(run, 0)  # the first weights, for a run stopped in its first epoch
 
     def find(self, model):
         "The state of an earlier part of this run, or None. A damaged or foreign file is set aside."
-        starts = self.start, _interrupted.get(model)
         try:
             found = read(self.path)
-            if found and (found[1].get("about") != self.about or found[1]["start"] not in starts):
-                raise ValueError("it belongs to another run (other numbers, code, data or first weights)")
-            return found
+            if not found or (found[1].get("about") == self.about
+                             and found[1]["start"] in (self.start, _interrupted.get(model))): return found
+            raise ValueError("it belongs to another run (other numbers, code, data or first weights)")
         except ValueError as e: set_aside(self.path, e)
+
+    def mark(self, run, epoch):
+        _interrupted[run.model] = self.start
+        if epoch == run.epochs: del _interrupted[run.model]  # done
 
     def save(self, run, epoch):
         "Keep the state after an epoch; the first device writes."
-        _interrupted[run.model] = self.start
-        if epoch == run.epochs: del _interrupted[run.model]  # done
+        self.mark(run, epoch)
         if run.fabric.global_rank: return
-        columns, memory = {**run.history.losses, "": run.history.lr}, run.optimizer.state_dict()["state"]
-        state = {f"model/{i}": v for i, v in enumerate(_live(run.model))}
-        state |= {f"history/{k}": torch.tensor(v, dtype=torch.float64) for k, v in columns.items()}
-        state |= {f"optimizer/{i}/{k}": torch.as_tensor(v) for i, m in memory.items() for k, v in m.items()}
-        meta = dict(about=self.about, start=self.start, epoch=epoch, seconds=run.history.seconds)
-        try: write(self.path, {k: plain(v) for k, v in state.items()}, meta)
+        memory = run.optimizer.state_dict()["state"].items()
+        state = {f"model/{i}": plain(t) for i, t in enumerate(_live(run.model))}
+        state |= {f"{i}/{k}": plain(torch.as_tensor(v)) for i, m in memory for k, v in m.items()}
+        meta = {"about": self.about, "start": self.start, "epoch": epoch, "history": vars(run.history)}
+        try: write(self.path, state, meta)
         except OSError as e:
             warnings.warn(f"{self.path} could not be written ({e}); training goes on without", stacklevel=2)
 
     def resume(self, run, state, meta):
         "Put the state of an earlier part of the same run into `run`."
-        parts, memory = {"model": {}, "history": {}, "optimizer": {}}, {}
-        for k, v in state.items(): parts[k.partition("/")[0]][k.partition("/")[2]] = v
-        for k, v in parts["optimizer"].items(): memory.setdefault(int(k.split("/")[0]), {})[k.split("/")[1]] = v
-        _put(run.model, [parts["model"][str(i)] for i in range(len(parts["model"]))])
+        _put(run.model, [state.pop(f"model/{i}") for i in range(len(_live(run.model)))])
+        memory = {int(k.split("/")[0]): {} for k in state}
+        for k, v in state.items(): memory[int(k.split("/")[0])][k.split("/")[1]] = v
         run.optimizer.load_state_dict(run.optimizer.state_dict() | {"state": memory})
-        losses = {k: v.tolist() for k, v in parts["history"].items()}
-        run.history = History(losses, losses.pop(""), meta["seconds"])
+        run.history, run.epoch, self.start = History(**meta["history"]), meta["epoch"], meta["start"]
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # a schedule wants to see the optimiser's steps
             for _ in run.history.lr: run.schedule.step()
-        self.start, run.epoch = meta["start"], meta["epoch"]
         run.good, run.clock = _copied(run.model, ()), time.perf_counter()
-        if run.epoch == run.epochs: _interrupted.pop(run.model, None)
-        else: _interrupted[run.model] = self.start
+        self.mark(run, run.epoch)

@@ -4,10 +4,12 @@
 
 # %% ../nbs/31_widgets.ipynb #e6af429d
 from __future__ import annotations
-import html, math, re
+import functools, html, math, re
+from importlib import resources
 from numbers import Integral, Real
 from typing import Callable
 import numpy as np
+from .checks import finite, positive, whole
 from .plots import PALETTE, picture
 
 # %% auto #0
@@ -40,7 +42,7 @@ def _slider(name: str, values: list):
                        layout=W.Layout(width="100%", max_width="26rem"))
 
 # %% ../nbs/31_widgets.ipynb #48d908ae
-def _checked(axes: dict) -> dict[str, list]:
+def _grid_axes(axes: dict) -> dict[str, list]:
     "The axes, each with a list of values. ValueError that names the axis if they make no grid."
     if not isinstance(axes, dict) or not axes:
         raise ValueError(f"axes must be a dict of name → list of values, not empty, got {axes!r}")
@@ -63,7 +65,7 @@ def grid(panel: Callable,  # one value from each axis -> str of HTML
         ):                 # an ipywidgets `VBox`: the sliders in order, the panels, the live part
     "Sliders over a grid of panels; any point with a kernel. ValueError if panel or axes do not fit."
     import ipywidgets as W
-    axes = _checked(axes)
+    axes = _grid_axes(axes)
     if not callable(panel):
         raise ValueError(f"panel must be a function of {len(axes)} values, got {panel!r}")
     def shown(*values):
@@ -126,55 +128,42 @@ def plane(panel: Callable,            # (x, y) -> grey (h, w) or colour (h, w, 3
           width: int = 320,           # of a picture on the page, in CSS pixels
          ):                           # the `grid`, an ipywidgets `VBox`
     "Walk a plane with two sliders: pictures; any point with a kernel. ValueError if it is no grid."
-    if not isinstance(steps, int) or steps < 2:
-        raise ValueError(f"steps must be a whole number of at least 2, got {steps!r}")
+    whole("steps", steps, 2)
     if len(set(names)) != 2: raise ValueError(f"names must be two different names, got {names!r}")
     def shown(a, b): return picture(panel(a, b), f"{alt} at {_words(names, (a, b))}", width)
     return grid(shown, dict(zip(names, (_positions(x, "x", steps), _positions(y, "y", steps)))))
 
 # %% ../nbs/31_widgets.ipynb #8ddff9a5
-def _pairs(points) -> np.ndarray:
+def _points(points) -> np.ndarray:
     "Points as an (n, 2) array. ValueError if they are none."
     points = np.asarray(points, dtype=float)
     if points.ndim != 2 or points.shape[1] != 2 or not len(points):
         raise ValueError(f"points must be (n, 2), n at least 1, got shape {points.shape}")
-    if not np.isfinite(points).all(): raise ValueError("points holds NaN or Inf")
-    return points
+    return finite("points", points)
 
 def _on_page(points, fill: float = 92) -> np.ndarray:
     "Points (n, 2) as per cent from the left and from the top; the wider direction fills so much."
-    points = _pairs(points)
+    points = _points(points)
     low, high = points.min(0), points.max(0)
     span = (high - low).max() or 1.
     return 50 + fill * (points - (low + high) / 2) / span * [1, -1]
 
 # %% ../nbs/31_widgets.ipynb #759e82d8
-_SHAPES = ("circle(44%)", "inset(11%)", "polygon(50% 0,100% 50%,50% 100%,0 50%)",
-           "polygon(50% 0,97% 78%,3% 78%)", "polygon(50% 100%,97% 22%,3% 22%)",
-           "polygon(0 50%,78% 3%,78% 97%)")
-_FILLS = [f".g{k}{{--fill:{c};--shape:{s}}}" for k, (c, s) in enumerate(zip(PALETTE, _SHAPES))]
-_LOOK = f"<style>{' '.join('.oplas-map ' + f for f in _FILLS)}" + """
-.oplas-map{max-width:26rem} .oplas-map p{margin:.5rem 0 0}
-.oplas-map p span{display:inline-block;margin-right:.8em}
-.oplas-map>div{position:relative;isolation:isolate;aspect-ratio:1;border:1px solid #888}
-.oplas-map :is(button,i){position:absolute;width:24px;height:24px;margin:-12px;padding:0;border:0;
-  background:none;color:inherit;border-radius:50%;touch-action:manipulation;--in:5px;--edge:1.5px}
-.oplas-map p i{display:inline-block;position:relative;margin:0 -3px 0 -5px;vertical-align:-6px}
-.oplas-map i.small{--fill:currentColor;--shape:circle(44%)}
-.oplas-map>div i,.oplas-map i.small{--in:8px;--edge:1.2px}
-.oplas-map :is(button,i)::before,.oplas-map :is(button,i)::after{content:"";position:absolute;z-index:1;
-  inset:var(--in);clip-path:var(--shape);background:currentColor;forced-color-adjust:none}
-.oplas-map :is(button,i)::after{inset:calc(var(--in) + var(--edge));background:var(--fill)}
-.oplas-map button{cursor:pointer} .oplas-map button:is(:hover,[aria-current]){--in:2px}
-.oplas-map button:focus-visible{outline:2px solid;outline-offset:0;z-index:2}</style>"""
+@functools.cache
+def _asset(name: str) -> str:
+    "A style sheet or script of `oplas/static`, without comments and indentation."
+    text = (resources.files("oplas") / "static" / name).read_text(encoding="utf-8")
+    text = re.sub(r"/\*.*?\*/|^//.*?$", "", text, flags=re.S | re.M)
+    return re.sub(r"\s*\n\s*", "\n", text).strip()
 
-# %% ../nbs/31_widgets.ipynb #330bc3e8
-_HUSH = "for (const a of document.querySelectorAll('audio.oplas-sound')) a.pause();"
-_PRESS = f"const b = event.target.closest('button'); if (!b) return; {_HUSH}" + """
-b.firstChild.currentTime = 0; b.firstChild.play().catch(() => {});
-this.querySelector('[aria-current]')?.removeAttribute('aria-current');
-b.setAttribute('aria-current', 'true');
-this.querySelector('[aria-live]').textContent = b.getAttribute('aria-label');"""
+def _look(*names: str) -> str:
+    "Style sheets as an element of the page."
+    text = "".join(_asset(f"{name}.css") for name in names)
+    return "<style>" + re.sub(r";?\s*([{};,>])\s*|(?<=:)\s+", r"\1", text) + "</style>"
+
+def _script(name: str) -> str:
+    "A script as the text of an attribute in double quotes."
+    return _asset(f"{name}.js").replace("&", "&amp;").replace('"', "&quot;")
 
 # %% ../nbs/31_widgets.ipynb #9a33f5ef
 def _fit(n: int, one: str, **lists) -> None:
@@ -183,8 +172,9 @@ def _fit(n: int, one: str, **lists) -> None:
         if len(given) != n:
             raise ValueError(f"{name} must have {n} entries, one a {one}, got {len(given)}")
 
-def _spoken(**lists) -> None:
-    "ValueError that names the list in which something is no text."
+def _texts(n: int, one: str, **lists) -> None:
+    "ValueError that names the list that has not one text for each of n points, frames, …"
+    _fit(n, one, **lists)
     for name, given in lists.items():
         for text in given:
             if not isinstance(text, str) or not text.strip():
@@ -196,14 +186,14 @@ def _described(alt: str, what: str) -> None:
         raise ValueError(f"alt is empty: say in a sentence what the {what} shows")
 
 # %% ../nbs/31_widgets.ipynb #f94de186
-def _sources(sounds: list) -> list:
+def _addresses(sounds: list) -> list:
     "The address of every sound, None for silence. ValueError if one is no sound, or if all are silent."
     if all(s is None for s in sounds): raise ValueError("sounds must hold a sound, got only None")
     def source(sound):
         if sound is None: return None
-        found = re.search(r'<audio [^>]*\bsrc="([^"]*)"', str(sound))
-        if not found: raise ValueError(f"sounds must be <audio> elements or None, got {sound!r:.50}")
-        return found[1]
+        element = re.search(r'<audio [^>]*\bsrc="([^"]*)"', str(sound))
+        if not element: raise ValueError(f"sounds must be <audio> elements or None, got {sound!r:.50}")
+        return element[1]
     return [source(s) for s in sounds]
 
 # %% ../nbs/31_widgets.ipynb #11132f64
@@ -225,9 +215,9 @@ def sound_map(points,         # (n, 2) array, right and up, in one unit
     _described(alt, "map")
     places = _on_page(points)
     groups = [""] * len(places) if groups is None else [str(g) for g in groups]
-    _fit(len(places), "point", sounds=sounds, labels=labels, groups=groups)
-    _spoken(labels=labels)
-    sources, names, dots, buttons = _sources(sounds), list(dict.fromkeys(groups)), "", ""
+    _fit(len(places), "point", sounds=sounds, groups=groups)
+    _texts(len(places), "point", labels=labels)
+    sources, names, dots, buttons = _addresses(sounds), list(dict.fromkeys(groups)), "", ""
     if len(names) > len(PALETTE):
         raise ValueError(f"groups must be {len(PALETTE)} names at most, got {len(names)}")
     for (x, y), source, label, group in zip(places, sources, labels, groups):
@@ -236,14 +226,14 @@ def sound_map(points,         # (n, 2) array, right and up, in one unit
         if source is None: dots += f'<i {place} title="{say}"></i>'
         else: buttons += (f'<button {place} aria-label="{say}"><audio class="oplas-sound" '
                           f'preload="none" src="{source}"></audio></button>')
-    return HTML(f'{_LOOK}<div class="oplas-map" role="group" aria-label="{html.escape(alt)}" '
-                f'onclick="{_PRESS}"><div><span aria-hidden="true">{dots}</span>{buttons}</div>'
+    return HTML(f'{_look("map")}<div class="oplas-map" role="group" aria-label="{html.escape(alt)}" '
+                f'onclick="{_script("map")}"><div><span aria-hidden="true">{dots}</span>{buttons}</div>'
                 f'{_legend(names, bool(dots))}<p aria-live="polite">Press a point.</p></div>')
 
 # %% ../nbs/31_widgets.ipynb #019a4b87
 def _on_dial(points) -> tuple[np.ndarray, np.ndarray]:
     "Points (n, 2) as per cent from the middle, right and down; and places for labels, farther out."
-    points = _pairs(points)
+    points = _points(points)
     away = (points - points.mean(0)) * [1, -1]
     radius = np.hypot(*away.T)[:, None]
     if radius.max() <= 1e-12 * np.abs(points).max(): radius[:] = 0   # one place, but for rounding
@@ -256,7 +246,7 @@ def _landings(moves: dict, n: int) -> dict[str, list[int]]:
     "Name of a move -> where it takes each of n points. ValueError that names the one that does not fit."
     if not isinstance(moves, dict) or not moves:
         raise ValueError(f"moves must be a dict of name → {n} indices, not empty, got {moves!r:.50}")
-    _spoken(moves=moves)
+    _texts(len(moves), "move", moves=moves)
     def landing(name, where):
         where = where.tolist() if hasattr(where, "tolist") else where
         whole = isinstance(where, (list, tuple)) and all(
@@ -265,67 +255,6 @@ def _landings(moves: dict, n: int) -> dict[str, list[int]]:
             raise ValueError(f"moves: {name!r} must have {n} indices in 0…{n - 1}, got {where!r:.90}")
         return [int(k) for k in where]
     return {name: landing(name, where) for name, where in moves.items()}
-
-# %% ../nbs/31_widgets.ipynb #6f4560a5
-_GOAL = """const kind = event.type, button = event.target.closest('button');
-const ring = this.querySelector('[role=slider]'), player = this.querySelector('audio');
-if (kind == 'pointermove' && !ring.hasPointerCapture(event.pointerId)) return;
-const marks = [...ring.querySelectorAll('i')], n = marks.length;
-const now = +ring.getAttribute('aria-valuenow'), round = (a) => a - 360 * Math.round(a / 360),
-  turn = (x, y) => Math.atan2(y, x) * 180 / Math.PI;
-const spot = (k) => [parseFloat(marks[k].style.left) - 50, parseFloat(marks[k].style.top) - 50];
-const pointed = () => {
-  const box = ring.getBoundingClientRect();
-  const x = event.clientX - box.x - box.width / 2, y = event.clientY - box.y - box.height / 2;
-  const off = marks.map((_, k) => Math.abs(round(turn(...spot(k)) - turn(x, y))));
-  return Math.hypot(x, y) < 12 ? now : off.indexOf(Math.min(...off)) };
-let to = null;
-if (button) { if (kind == 'click') to = JSON.parse(button.dataset.to)[now] }
-else if (event.target != ring) return;
-else if (kind == 'keydown') {
-  const next = now + 1, back = now - 1 + n;
-  const keys = {ArrowRight: next, ArrowUp: next, ArrowLeft: back, ArrowDown: back, Home: 0, End: n - 1};
-  if (!(event.key in keys) || event.altKey || event.ctrlKey || event.metaKey) return;
-  event.preventDefault(); to = keys[event.key] % n }
-else if (kind == 'pointerdown') {
-  if (!event.button) { ring.setPointerCapture(event.pointerId); to = pointed() } }
-else if (kind == 'pointermove') { if (pointed() != now) to = pointed() }
-else if (player.src && player.paused && !player.currentTime) player.play().catch(() => {});
-if (to === null) return; """
-
-# %% ../nbs/31_widgets.ipynb #bfddb1a0
-_TURN = _HUSH + """
-const said = (k) => ring.querySelectorAll('span')[k].textContent, [x, y] = spot(to);
-const hand = ring.querySelector('b'), before = parseFloat(hand.style.rotate);
-hand.style.rotate = before + round(turn(x, y) - before) + 'deg';
-hand.style.width = Math.hypot(x, y) + '%';
-marks.forEach((m, k) => m.toggleAttribute('data-on', k == to));
-ring.setAttribute('aria-valuenow', to); ring.setAttribute('aria-valuetext', said(to));
-const line = this.querySelector('[aria-live]');
-line.setAttribute('aria-live', button ? 'polite' : 'off');
-line.textContent = button ? said(now) + ' → ' + said(to) : said(to);
-if (marks[to].dataset.sound) { player.src = marks[to].dataset.sound; player.play().catch(() => {}) }
-else player.removeAttribute('src');"""
-
-# %% ../nbs/31_widgets.ipynb #a50c6c1f
-_DIAL = """<style>.oplas-dial .oplas-map{max-width:20rem} .oplas-dial audio{display:none!important}
-.oplas-dial [role=slider]{border:0;border-radius:50%;cursor:pointer;touch-action:pinch-zoom;
-  -webkit-user-select:none;user-select:none}
-.oplas-dial [role=slider]>*{pointer-events:none}
-.oplas-dial [role=slider]:focus-visible{outline:2px solid;outline-offset:-2px}
-.oplas-dial svg{position:absolute;inset:0;width:100%;height:100%}
-.oplas-dial polygon{fill:none;stroke:currentColor;stroke-opacity:.45;vector-effect:non-scaling-stroke}
-.oplas-dial b{position:absolute;left:50%;top:50%;margin-top:-1.5px;border-top:3px solid;
-  transform-origin:0 50%} .oplas-dial [role=slider] i:not(.small){--in:6px;--edge:1.5px}
-.oplas-dial [role=slider] i[data-on]{--in:2px}
-.oplas-dial [role=slider] span{position:absolute;transform:translate(-50%,-50%);white-space:nowrap;
-  font-size:.9rem;line-height:1} .oplas-dial i[data-on]+span{font-weight:700}
-.oplas-dial button{min-height:2.25rem;margin:.25rem .5rem .25rem 0;padding:.25rem .75rem;font:inherit;
-  color:inherit;background:none;border:1px solid;border-radius:.4rem;cursor:pointer}
-.oplas-dial button{touch-action:manipulation} .oplas-dial button:hover{background:#8883}
-.oplas-dial button:focus-visible{outline:2px solid;outline-offset:2px} .oplas-dial p{margin:.5rem 0 0}
-@media (prefers-reduced-motion:no-preference){.oplas-dial b{transition:rotate .25s,width .25s}}
-</style>"""
 
 # %% ../nbs/31_widgets.ipynb #2b24e07c
 def _hue(k: int, n: int) -> str:
@@ -357,16 +286,16 @@ def dial(points,        # (n, 2) array, right and up: the ring as it was learned
     "A ring to turn, and to move by operators; a point reached is heard. ValueError if lists do not fit."
     from IPython.display import HTML
     _described(alt, "ring")
-    n = len(_pairs(points))
-    _fit(n, "point", sounds=sounds, labels=labels)
-    _spoken(labels=labels)
-    sources, moves, alt = _sources(sounds), _landings(moves, n), html.escape(alt)
+    n = len(_points(points))
+    _fit(n, "point", sounds=sounds)
+    _texts(n, "point", labels=labels)
+    sources, moves, alt = _addresses(sounds), _landings(moves, n), html.escape(alt)
     rim = _rim(points, labels, sources)
     events = " ".join(f'on{kind}="this.onchange(event)"' for kind in
                         ("click", "keydown", "pointerdown", "pointermove", "pointerup"))
     buttons = "".join(f'<button data-to="{to}">{html.escape(k)}</button>' for k, to in moves.items())
-    return HTML(f'{_LOOK}{_DIAL}<div class="oplas-dial" role="group" aria-label="{alt}" {events} '
-                f'onchange="{html.escape(_GOAL + _TURN)}"><div class="oplas-map"><div role="slider" '
+    return HTML(f'{_look("map", "dial")}<div class="oplas-dial" role="group" aria-label="{alt}" {events} '
+                f'onchange="{_script("dial")}"><div class="oplas-map"><div role="slider" '
                 f'tabindex="0" aria-label="ring" aria-valuemin="0" aria-valuemax="{n - 1}" '
                 f'aria-valuenow="0" aria-valuetext="{html.escape(labels[0])}">{rim}</div>'
                 f'{_legend([], None in sources)}</div><p>{buttons}</p>'
@@ -383,9 +312,7 @@ def _reel(frames, targets) -> tuple[np.ndarray, np.ndarray]:
     targets = frames[:, :0] if targets is None else np.asarray(targets, dtype=float)
     if targets.shape not in (frames.shape, (t, 0, 2)):
         raise ValueError(f"targets must have the shape of frames, {frames.shape}, got {targets.shape}")
-    for name, points in dict(frames=frames, targets=targets).items():
-        if not np.isfinite(points).all(): raise ValueError(f"{name} holds NaN or Inf")
-    both = np.concatenate([frames, targets], 1)
+    both = np.concatenate([finite("frames", frames), finite("targets", targets)], 1)
     both = (10 * _on_page(both.reshape(-1, 2), fill=80)).round().astype(int).reshape(both.shape)
     return both[:, :n], both[:, n:]
 
@@ -433,25 +360,6 @@ def _captions(captions: list, hold: int, seconds: float) -> str:
                   f'{along}/>')
     return f"<g>{strip}</g>"
 
-# %% ../nbs/31_widgets.ipynb #1fccad44
-_FILM = """<style>.oplas-film{max-width:20rem} .oplas-film svg{display:block;width:100%;overflow:hidden}
-.oplas-film text{fill:currentColor;font-size:42px;text-anchor:middle;dominant-baseline:central}
-.oplas-film :is(polygon,rect){fill:none;stroke:currentColor;stroke-opacity:.4;stroke-width:3}
-.oplas-film circle:not([stroke]){stroke:currentColor;stroke-width:4}
-.oplas-film button{min-height:2.25rem;margin:.5rem 0;padding:.25rem .75rem;font:inherit;color:inherit;
-  background:none;border:1px solid;border-radius:.4rem;cursor:pointer}
-.oplas-film button:hover{background:#8883}
-.oplas-film button:focus-visible{outline:2px solid;outline-offset:2px}
-.oplas-film .rest,.oplas-film[data-play=off] .pause,.oplas-film:not([data-play=off]) .play{display:none}
-@media print,(prefers-reduced-motion:reduce){.oplas-film:not([data-play]) :is(.run,.pause){display:none}
-  .oplas-film:not([data-play]) :is(.rest,.play){display:inline}}
-@media print{.oplas-film button{display:none}}
-</style>"""
-_PAUSE = """const film = this.parentNode, svg = film.querySelector('svg'), first = !film.dataset.play;
-const runs = first ? !matchMedia('(prefers-reduced-motion: reduce)').matches : film.dataset.play == 'on';
-if (runs) svg.pauseAnimations(); else { if (first) svg.setCurrentTime(0); svg.unpauseAnimations() }
-film.dataset.play = runs ? 'off' : 'on';"""
-
 # %% ../nbs/31_widgets.ipynb #7080cb53
 def animation(frames,                 # (t, n, 2) array, right and up: n points at t times
               *, alt: str,            # what the film shows, for a reader who cannot see it
@@ -465,16 +373,15 @@ def animation(frames,                 # (t, n, 2) array, right and up: n points 
     _described(alt, "film")
     run, aim = _reel(frames, targets)
     t, n = run.shape[:2]
-    if not (isinstance(seconds, Real) and not isinstance(seconds, bool) and 0 < seconds < math.inf):
-        raise ValueError(f"seconds must be a finite number above 0, got {seconds!r}")
-    if labels is not None: _fit(n, "point", labels=labels), _spoken(labels=labels)
-    if captions is not None: _fit(t, "frame", captions=captions), _spoken(captions=captions)
+    positive("seconds", seconds)
+    if labels is not None: _texts(n, "point", labels=labels)
+    if captions is not None: _texts(t, "frame", captions=captions)
     hold, alt = max(1, round((t - 1) / 3)), html.escape(alt)
     labels, captions = ([] if given is None else list(given) for given in (labels, captions))
     film, rest = (_scene(run[k:], aim[k:], labels, hold, seconds)
                   + _captions(captions[k:], hold, seconds) for k in (0, -1))
-    return HTML(f'{_FILM}<div class="oplas-film"><svg viewBox="0 0 1000 {1080 if captions else 1000}" '
+    return HTML(f'{_look("film")}<div class="oplas-film"><svg viewBox="0 0 1000 {1080 if captions else 1000}" '
                 f'role="img" aria-label="{alt}"><rect x="2" y="2" width="996" height="996"/>'
                 f'<g class="run">{film}</g><g class="rest">{rest}</g></svg>'
-                f'<button onclick="{html.escape(_PAUSE)}"><span class="pause">Pause</span>'
+                f'<button onclick="{_script("film")}"><span class="pause">Pause</span>'
                 f'<span class="play">Play</span></button></div>')

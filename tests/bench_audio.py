@@ -4,7 +4,7 @@ import statistics, sys, time
 import librosa, numpy as np, torch
 from oplas.audio import (GriffinLimStream, LogMel, f0_autocorrelation, griffin_lim, mel_to_linear, sounding,
                          spectral_convergence)
-from oplas.data import plucks
+from oplas.strings import plucks
 
 REPEATS, RATE, SEC = 5, 22_050, 34_560 / 22_050
 

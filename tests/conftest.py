@@ -3,7 +3,10 @@ import functools, http.server, os, re, shutil, subprocess, tarfile, threading
 from pathlib import Path
 from urllib.parse import unquote
 
-import pytest
+import hypothesis, pytest
+
+hypothesis.settings.register_profile("oplas", deadline=None)     # a busy machine is no failure
+hypothesis.settings.load_profile("oplas")
 
 ROOT = Path(__file__).parent.parent
 SITE = ROOT / "_build/html"

@@ -14,7 +14,7 @@ from oplas import attributes as A
 from oplas.attributes import (BarVAE, attribute_loss, attributes_of, bar_loss, expected_attributes, from_index,
                               geodesic_loss, load_bars, normal_ceiling, to_index, train_bars, transposed, turn_control,
                               turn_loss)
-from oplas.data import Melodies
+from oplas.tunes import Melodies
 from oplas.latents import sample, traverse, turned
 from oplas.music import HOLD, REST
 from oplas.training import History

@@ -5,7 +5,7 @@ import librosa, numpy as np, pytest, soundfile, torch
 from hypothesis import given, settings, strategies as st
 
 from oplas import audio as A
-from oplas.data import Notes
+from oplas.strings import Notes
 
 RATE = 22_050
 

@@ -75,7 +75,7 @@ def test_28_by_28():
 
 
 def test_wae_pulls_the_codes_to_the_prior():
-    from oplas.data import digits
+    from oplas.pictures import digits
     from oplas.divergences import mmd2_normal
     x = digits().x_train[:512]
     gap = {k: mmd2_normal(A.train_autoencoder(x, k, epochs=40).encode(x).detach()).item() for k in ("ae", "wae")}
@@ -98,7 +98,7 @@ def test_cache(tmp_path, monkeypatch):
 
 def test_holdout_keeps_the_last_digits_out(monkeypatch, tmp_path):
     monkeypatch.setenv("OPLAS_CACHE", str(tmp_path))
-    from oplas.data import digits
+    from oplas.pictures import digits
     x = digits().x_train
     a = A.load_autoencoder("ae", width=8, epochs=1, holdout=.2)
     assert same(a, A.train_autoencoder(x[:round(len(x) * .8)], "ae", width=8, epochs=1))
@@ -106,7 +106,7 @@ def test_holdout_keeps_the_last_digits_out(monkeypatch, tmp_path):
 
 def test_split_chooses_the_digits(monkeypatch, tmp_path):
     monkeypatch.setenv("OPLAS_CACHE", str(tmp_path))
-    from oplas.data import digits
+    from oplas.pictures import digits
     a, b = (A.load_autoencoder("ae", width=8, epochs=1, split=s) for s in (0, 3))
     assert not same(a, b) and same(b, A.train_autoencoder(digits(seed=3).x_train, "ae", width=8, epochs=1))
     assert same(a, A.load_autoencoder("ae", width=8, epochs=1)) and len(list(tmp_path.glob("*.safetensors"))) == 2

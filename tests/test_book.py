@@ -37,7 +37,7 @@ def test_no_badge_for_cells_that_export_nothing_public():
 
 
 def test_names_that_differ_only_in_case_get_different_anchors():
-    assert book.anchor("oplas.data", "Digits") != book.anchor("oplas.data", "digits")
+    assert book.anchor("oplas.pictures", "Digits") != book.anchor("oplas.pictures", "digits")
 
 
 def test_key_changes_with_stored_outputs_of_cells_that_do_not_run():
@@ -47,26 +47,76 @@ def test_key_changes_with_stored_outputs_of_cells_that_do_not_run():
     assert book.read(nbformat.writes(nb)).cells[0].metadata["oplas"] != one
 
 
-def test_package_hash_sees_every_change(tmp_path):
-    def now():
-        book.package_hash.cache_clear()
-        return book.package_hash(str(tmp_path))
-    seen = {now()}
-    (tmp_path / "a.py").write_text("x = 1"); seen.add(now())
-    (tmp_path / "a.py").write_text("x = 2"); seen.add(now())
-    (tmp_path / "a.py").rename(tmp_path / "b.py"); seen.add(now())
-    assert len(seen) == 4
-    book.package_hash.cache_clear()
+def package(folder, **files):
+    "Hashes of pages that import modules of a package."
+    for name, text in files.items(): (folder / name.replace("__", ".")).write_text(text)
+    book._package.cache_clear()
+    return {page: book.package_hash(f"from oplas.{page} import x", str(folder)) for page in ("a", "b", "c")}
+
+
+def changed(before, after): return {k for k in before if before[k] != after[k]}
+
+
+def test_a_page_is_keyed_by_the_code_that_it_reaches(tmp_path):
+    first = package(tmp_path, a__py="x = 1", b__py="from .a import x", c__py="x = 3")
+    for words in ("x = 1  # one", "\"Doc.\"\n\nx = (\n    1)"): assert package(tmp_path, a__py=words) == first
+    for edit, pages in ((dict(a__py="x = 2"), "ab"), (dict(b__py="from .a import x\ny = 1"), "b"), (dict(c__py="x = 4"), "c"), (dict(look__css="b {}"), "abc")):
+        second = package(tmp_path, **edit)
+        assert changed(first, second) == set(pages), edit
+        first = second
+    book._package.cache_clear()
+
+
+def test_a_docstring_is_no_code_and_a_string_is():
+    assert book.code_of('class A:\n    "Doc."\n    def f(self): "Doc."') == book.code_of("class A:\n    def f(self): 'Other.'")
+    assert book.code_of("def f(): return 'a'") != book.code_of("def f(): return 'b'")
 
 
 # claims
 
-def test_a_claim_is_held_to():
+def declared(measured, **options):
     claim = book.Claims("t")
-    claim(None, "two is more than one", measured=2, holds=2 > 1)
-    claim(None, "one is more than two", measured=1, holds=False, because="It is less.")
-    with pytest.raises(AssertionError, match="does not hold"): claim(None, "one is more than two", measured=1, holds=False)
-    with pytest.raises(AssertionError, match="out of date"): claim(None, "two is more than one", measured=2, holds=True, because="It is not.")
+    claim(None, "what is said", measured, **options)
+    return claim.all[0]
+
+
+@pytest.mark.parametrize("limit, holds, text", [
+    (dict(at_least=.95), True, "at least 0.95"), (dict(at_least=.97), False, "at least 0.97"), (dict(at_most=.96), True, "at most 0.96"),
+    (dict(at_most=1e-5), False, "at most 1e-5"), (dict(within=(1, .05)), True, "1 ± 0.05"), (dict(within=(1, .03)), False, "1 ± 0.03"),
+    (dict(holds=True), True, ""), (dict(holds=False), False, "")])
+def test_a_limit_decides_and_is_put_into_words(limit, holds, text):
+    c = declared(.96, reason="it is as it is", **limit)
+    assert (c.holds, c.tolerance, c.reason) == (holds, text, None if holds else "It is as it is.")
+    assert declared(.96, reason="it is", tolerance="mean of 5", **limit).tolerance == "; ".join(filter(None, [text, "mean of 5"]))
+
+
+def test_a_claim_that_fails_needs_a_reason_and_one_that_holds_may_have_one():
+    with pytest.raises(AssertionError, match="does not hold: what is said .*reason="): declared(1, at_least=2)
+    assert declared(float("nan"), at_least=0, reason="not a number").holds is False
+    assert declared(3, at_least=2, reason="It is less.").reason is None
+
+
+@pytest.mark.parametrize("measured, expected, says", [(1, True, True), (1, False, False), (3, True, False), (3, False, True)])
+def test_a_verdict_that_the_text_was_not_written_for_shows(measured, expected, says):
+    c = declared(measured, at_least=2, reason="too small", expected=expected)
+    assert (book.OTHER_VERDICT in book._verdict_html(c)) == (book.OTHER_VERDICT in book._cells(c)["What is claimed"]) == says
+    assert c.to_dict()["expected"] == expected
+
+
+@pytest.mark.parametrize("limits, message", [({}, "none of them"), (dict(at_least=1, at_most=2), "at_least, at_most")])
+def test_one_limit_decides(limits, message):
+    with pytest.raises(ValueError, match=f"takes one of at_least, at_most, within, holds, got {message}"): declared(1, **limits)
+
+
+def test_a_text_has_no_limit():
+    with pytest.raises(ValueError, match="measured must be a number for at_least="): declared("3 of 5", at_least=3)
+
+
+def test_the_old_keywords_still_work():
+    claim = book.Claims("t")
+    claim(None, "two is more than one", measured=2, holds=2 > 1, because="not needed")
+    claim(None, "one is more than two", measured=1, holds=False, because="it is less", tolerance="exact")
+    assert [(c.holds, c.reason, c.expected) for c in claim.all] == [(True, None, True), (False, "It is less.", False)]
 
 
 @pytest.mark.parametrize("wrong", [None, [1], {"a": 1}, np.zeros(2)])

@@ -1,7 +1,7 @@
 "The rendered book in a real browser: every page opens at desktop and phone width, in light and dark, and its controls move."
 import pytest
 
-from test_site import PAGES
+from test_site import PAGES, pages_that_call
 
 SIZES = {"desktop": (1300, 900), "phone": (390, 844)}
 
@@ -82,7 +82,7 @@ def test_moving_a_slider_changes_the_picture(visit, name):
     assert len({start[1], across[1], up[1]}) == 3, "what is on the screen did not change"
 
 
-SOUND_PAGES = [p for p in ("31_widgets", "03_sampler", "05_attributes") if p in PAGES]      # pages with sliders over sounds
+SOUND_PAGES = [p for p in pages_that_call("sound_html") if p in pages_that_call("grid", "plane")]     # with sliders over sounds
 
 
 @pytest.fixture(params=SOUND_PAGES)
@@ -176,7 +176,7 @@ def test_a_sound_that_cannot_play_breaks_nothing(sounds):
     page.wait_for_timeout(100)
 
 
-MAP_PAGES = [p for p in ("31_widgets", "03_sampler") if p in PAGES]        # pages with a map of sounds
+MAP_PAGES = pages_that_call("sound_map")
 
 
 @pytest.fixture(params=MAP_PAGES)
@@ -290,6 +290,21 @@ def alone(browser, tmp_path):
     yield go
     for c in contexts: c.close()
     assert not errors, f"errors in the page: {errors}"
+
+
+def test_a_map_is_pressed_alone(alone):
+    "The same as on its page, which needs the built book."
+    np, audio, widgets = pytest.importorskip("numpy"), pytest.importorskip("oplas.audio"), pytest.importorskip("oplas.widgets")
+    sounds = [audio.sound_html(np.sin(np.arange(11025) / k), small=True) for k in (5, 6)] + [None]
+    page = alone(widgets.sound_map([[0, 0], [1, 1], [2, 0]], sounds, list("abc"), alt="a map").data)
+    buttons, line = page.locator(".oplas-map button"), page.locator("[aria-live]")
+    for n, (k, label) in enumerate(((0, "a"), (1, "b"), (1, "b")), 1):
+        buttons.nth(k).click()
+        page.wait_for_function("n => started.length === n", arg=n)
+        assert line.inner_text() == label and page.locator("[aria-current]").get_attribute("aria-label") == label
+        assert page.locator("audio").evaluate_all("all => all.map(a => a.paused)") == [k != 0, k != 1], "two sounds at a time"
+    page.locator(".oplas-map > div").click(position={"x": 5, "y": 5})
+    assert line.inner_text() == "b" and page.evaluate("started.length") == 3, "beside the points nothing is pressed"
 
 
 @pytest.fixture

@@ -10,13 +10,14 @@ from matplotlib.figure import Figure
 
 from oplas import attributes, autoencoders, sampler
 from oplas.audio import LogMel
-from oplas.data import Melodies, plucks
 from oplas.divergences import mmd_test
 from oplas.latents import interpolate, sample, traverse
 from oplas.metrics import permutation_null, scc
 from oplas.music import HOLD
 from oplas.rotations import stargate
+from oplas.strings import plucks
 from oplas.training import fit
+from oplas.tunes import Melodies
 
 torch.set_num_threads(1)
 

@@ -450,8 +450,8 @@ def test_other_bad_settings():
         with pytest.raises(ValueError, match="dim ≥ 2"): metric(z[:, :1], a)
     with pytest.raises(ValueError, match="k ≥ 2"): modularity(z, a[:, 0])
     for metric in (mig, modularity, level_information):
-        with pytest.raises(ValueError, match="bins must be at least 2, got 1"): metric(z, a, bins=1)
-    with pytest.raises(ValueError, match="n must be at least 1, got 0"): permutation_null(scc, z, a, n=0)
+        with pytest.raises(ValueError, match="bins must be a whole number of at least 2, got 1"): metric(z, a, bins=1)
+    with pytest.raises(ValueError, match="n must be a whole number of at least 1, got 0"): permutation_null(scc, z, a, n=0)
     with pytest.raises(ValueError, match="metric returned nan"): permutation_null(lambda z, a: np.nan, z, a)
 
 

@@ -402,7 +402,7 @@ def test_signs_fill_the_window_and_keep_the_notes(drawn):
     for row in written(x):
         signs = music._signs(row, ticks_per_bar)
         assert [s[0] for s in signs] == [0, *np.cumsum([s[1] for s in signs])[:-1]] and sum(s[1] for s in signs) == 48 * len(row) // ticks_per_bar
-        assert all(s[1] in music._SHAPES and s[0] // 48 == (s[0] + s[1] - 1) // 48 for s in signs)
+        assert all(s[1] in music._LENGTHS and s[0] // 48 == (s[0] + s[1] - 1) // 48 for s in signs)
         joined = []
         for i, (start, length, pitch, tied) in enumerate(signs):
             if pitch is None: continue

@@ -9,8 +9,8 @@ from torch.autograd import gradcheck
 from torch.func import functional_call, stack_module_state, vmap
 
 from oplas import rotations as R
-from oplas.rotations import (FiLM, FiLMR, SquareMatrix, aguilera_perez, ring_loss, ring_quality, rotate_plane,
-                             rotate_toward, rotation_matrix, stargate)
+from oplas.rotations import (FiLM, FiLMR, NOTE_NAMES, SquareMatrix, Stack, aguilera_perez, anneal, note_dial, ring_loss,
+                             ring_quality, rotate_plane, rotate_toward, rotation_matrix, shepard_tone, stargate)
 
 settings.register_profile("oplas", deadline=None, max_examples=20, derandomize=True)
 settings.load_profile("oplas")
@@ -391,7 +391,9 @@ def test_the_layer_learns_under_an_optimiser_and_the_inverse_follows(name):
     losses = []
     for _ in range(20):
         loss = (m(x) - goal).pow(2).mean()
-        optimizer.zero_grad(), loss.backward(), optimizer.step()
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
         losses.append(loss.item())
     assert losses[-1] < losses[0]
     near(before(m(x)), x, 1e-7)
@@ -409,7 +411,9 @@ def test_orthogonal_before_and_after_steps_of_an_optimiser(kind, det, n, seed):
         near(m.matrix() @ m.matrix().T, torch.eye(n, **F64), 2e-6)
         assert torch.linalg.det(m.matrix()).item() == pytest.approx(det, abs=1e-5)
         near(m(x), x @ m.matrix().T)
-        optimizer.zero_grad(), (m(x) - x.roll(1, 0)).pow(2).sum().backward(), optimizer.step()
+        optimizer.zero_grad()
+        (m(x) - x.roll(1, 0)).pow(2).sum().backward()
+        optimizer.step()
     assert not torch.allclose(m.matrix(), start)
 
 
@@ -699,21 +703,73 @@ def test_a_run_that_diverges_is_not_locked():
     assert not run.locked.any()
 
 
-def test_plot_and_animate(monkeypatch):
+def test_plot_and_animate():
     from IPython.display import HTML
-    shown = []
-    monkeypatch.setattr(R, "show", lambda fig, *args, **kwargs: shown.append(fig))
+    from matplotlib.figure import Figure
     for run in (0, 2):
-        short().plot(run)
-        axes, result = shown[-1].axes, short()
-        assert axes[-1].get_title().endswith("not locked") != bool(result.locked[run])
-        assert np.allclose(axes[-1].lines[1].get_xydata(), result.z[run]), "the points as they ended"
-        assert np.allclose(axes[-1].lines[2].get_xydata(), result.targets[-1, run]), "and where T takes them"
+        result = short()
+        fig = result.plot(run)
+        last = fig.axes[-1]
+        assert isinstance(fig, Figure) and last.get_title().endswith("not locked") != bool(result.locked[run])
+        assert np.allclose(last.lines[1].get_xydata(), result.z[run]), "the points as they ended"
+        assert np.allclose(last.lines[2].get_xydata(), result.targets[-1, run]), "and where T takes them"
         page = result.animate(run)
         assert isinstance(page, HTML) and page.data.count("<circle") >= 2 * result.z.shape[1]
-    stargate(4, 5, steps=3).plot()
-    assert len(shown) == 3
+    assert stargate(4, 5, steps=3).plot().get_suptitle().startswith("4 points")
     assert isinstance(stargate(3, 3, steps=1).animate(), HTML)
+
+
+@pytest.mark.parametrize("run", [-1, 3, 1.5, True, None])
+def test_a_run_that_is_not_there(run):
+    for draw_it in (short().plot, short().animate):
+        with pytest.raises(ValueError, match="run must be a whole number from 0 to 2"): draw_it(run)
+
+
+# ---- many small modules as one
+
+def test_a_stack_is_its_members_side_by_side():
+    x = draw(3, 5, 6, dtype=torch.float32)
+    stack = Stack(lambda: FiLMR(6), (4, 0, 7))
+    near(stack(x), torch.stack([m(one) for m, one in zip(stack.unstack(), x)]), 1e-6)
+    torch.manual_seed(0)
+    near(stack.members[1].u, FiLMR(6).u, 0)
+    assert sum(p.numel() for p in stack.parameters()) == 3 * sum(p.numel() for p in FiLMR(6).parameters())
+
+
+def test_a_stack_leaves_the_random_state_alone_and_gives_back_what_it_learned():
+    before = torch.get_rng_state()
+    stack, x = Stack(lambda: SquareMatrix(4, "rotation"), range(3)), draw(3, 8, 4, dtype=torch.float32)
+    assert torch.equal(torch.get_rng_state(), before)
+    first, loss = stack.members[0].weight.clone(), lambda progress: (stack(x) - x.flip(-1)).pow(2).mean((1, 2)).sum()
+    started = loss(0).item()
+    anneal(stack.parameters(), loss, 30, lr=.05)
+    assert loss(1).item() < started and not torch.equal(stack.unstack()[0].weight, first)
+    near(torch.stack([m(one) for m, one in zip(stack.members, x)]), stack(x), 1e-5)
+
+
+def test_annealing_tells_step_and_progress_and_ends_at_rest():
+    w, progress, steps = torch.ones(2, requires_grad=True), [], []
+
+    def loss(share):
+        progress.append(share)
+        return (w ** 2).sum()
+    anneal([w], loss, 4, .1, steps.append)
+    assert progress == [0, .25, .5, .75] and steps == [0, 1, 2, 3] and (w < 1).all()
+
+
+# ---- the ring of notes
+
+def test_going_round_the_tones_never_gets_far():
+    spectra = [np.abs(np.fft.rfft(shepard_tone(k))) for k in range(12)]
+    shares = np.array([[s[2 ** np.arange(3) * round(440 * 2 ** ((48 + k - 69) / 12) * 13_000 / 22_050)].sum() / s.sum()
+                        for k in range(12)] for s in spectra])
+    assert (shares.argmax(1) == np.arange(12)).all() and all(shepard_tone(k).shape == (13_000,) for k in (0, 11))
+
+
+def test_the_dial_of_notes_lands_where_powers_of_the_operator_lead():
+    page = note_dial(1001).data
+    for k in (1, 7, 4, -1): assert str([(i + k) % 12 for i in range(12)]) in page.replace("&quot;", '"')
+    assert all(name in page for name in NOTE_NAMES) and page.count("data-sound") >= 12
 
 
 # ---- bad input
@@ -818,7 +874,7 @@ def test_bad_stargates(name, values):
 @pytest.mark.parametrize("x", [torch.ones(3, 1), torch.ones(3, 5), torch.ones(()), [1., 2, 3, 4]], ids=["1", "5", "none", "list"])
 def test_a_layer_refuses_vectors_of_another_size(layer, x):
     for f in (layer, layer.inverse(), layer.power(2), layer.power(-1)):
-        with pytest.raises(ValueError, match=r"x must be a tensor \(\.\.\., 4\)"): f(x)
+        with pytest.raises(ValueError, match=r"x must be a tensor of shape \(\.\.\., 4\)"): f(x)
 
 
 @pytest.mark.parametrize("make", [lambda: R.line(2, 2), lambda: R.line(3, 1), lambda: R.encoder(1), lambda: R.encoder(2, 0)])

@@ -5,7 +5,7 @@ import pytest
 import torch
 from hypothesis import given, settings, strategies as st
 
-from oplas.data import Notes, plucks
+from oplas.strings import Notes, plucks
 from oplas.sampler import (Decoder, Encoder, Sampler, cents_off, grow, pitch_onehots, pitch_scalar,
                            pitched_wae_loss, resynthesise, train_sampler)
 

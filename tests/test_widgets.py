@@ -1,5 +1,6 @@
 "Controls: their structure, what they ask of their input, and what they do when a kernel answers."
-import itertools, json, math, re
+import itertools, json, math, re, shutil, subprocess
+from importlib.resources import files
 
 import numpy as np
 import pytest
@@ -7,6 +8,7 @@ from bs4 import BeautifulSoup
 from ipywidgets import HTML, FloatSlider, IntSlider, SelectionSlider
 from ipywidgets.embed import dependency_state
 
+from conftest import need
 from oplas.plots import PALETTE
 from oplas.widgets import animation, dial, grid, plane, sound_map, switch
 
@@ -367,3 +369,36 @@ def test_other_frames_are_fine(frames):
     *((dict(seconds=s), "seconds must be a finite number above 0") for s in (0, -1, math.nan, math.inf, "8", True, None))])
 def test_a_film_names_what_does_not_fit(wrong, told):
     with pytest.raises(ValueError, match=told): animation(**dict(frames=FRAMES, alt="a film") | wrong)
+
+
+# style sheets and scripts
+
+STATIC = sorted((files("oplas") / "static").iterdir(), key=lambda file: file.name)
+CONTROLS = {"map": lambda: soup(), "dial": lambda: dial_soup(), "film": lambda: film_soup()}
+COMMENT, RULE = r"/\*[^*]*\*/", r"[^{}@;]+\{(?:\s*[-\w]+:\s[^{};]+;)+\s*\}"
+
+def asset(name): return (files("oplas") / "static" / name).read_text(encoding="utf-8")
+
+
+def test_every_control_has_a_look_and_a_script():
+    assert {file.name for file in STATIC} == {f"{name}.{kind}" for name in CONTROLS for kind in ("css", "js")}
+
+@pytest.mark.parametrize("name", CONTROLS)
+def test_a_script_is_one(name, tmp_path):
+    "As a file, and as the handler that a control carries."
+    node = need(shutil.which("node"), "node")
+    carried, = {text for e in CONTROLS[name]().find_all(True) for k, text in e.attrs.items() if k.startswith("on") and len(text) > 50}
+    assert '"' not in carried and "//" not in carried, "quotes are single, comments stay behind"
+    for k, text in enumerate((asset(f"{name}.js"), carried)):
+        (tmp_path / f"{k}.js").write_text(text, encoding="utf-8")
+        subprocess.run([node, "--check", tmp_path / f"{k}.js"], check=True)
+
+@pytest.mark.parametrize("name", CONTROLS)
+def test_a_style_sheet_is_one(name):
+    "Rules of declarations, and rules within @media; every rule is about this control alone, and travels with it."
+    text = re.sub(COMMENT, "", asset(f"{name}.css"))
+    assert re.fullmatch(rf"(?:\s*(?:{RULE}|@media[^{{}}]+\{{(?:\s*{RULE})+\s*\}}))+\s*", text)
+    carried = "".join(style.string for style in CONTROLS[name]().find_all("style"))
+    assert "/*" not in carried and text.count("{") <= carried.count("{") == carried.count("}")
+    for selectors in re.findall(r"([^{}]+)\{[^{}]+\}", text):
+        assert all(f".oplas-{name}" in s for s in re.split(r",(?![^(]*\))", selectors)), selectors
