@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 import torch
 from torch.autograd.function import once_differentiable
 from torch.utils.checkpoint import checkpoint
-from .training import one_thread
+from .machine import one_thread
 
 # %% auto #0
 __all__ = ['kl_discrete', 'kl_mvn', 'kl_normal', 'Kernel', 'rbf', 'imq', 'median_bandwidth', 'mmd2', 'prior_kernel',

@@ -58,8 +58,14 @@ def seed_everything(seed: int,  # 0 … 2⁶⁴ - 1
     seed = whole("seed", seed, 0, 2**64 - 1)
     random.seed(seed)
     np.random.seed(seed % 2**32)
-    torch.manual_seed(seed)
+    if _accelerated(): torch.manual_seed(seed)
+    else: torch.default_generator.manual_seed(seed)  # the same, but quick: it waits for no device
     return torch.Generator().manual_seed(seed)
+
+@functools.cache
+def _accelerated():
+    "Whether there is a device whose random numbers torch has to seed as well."
+    return torch.cuda.is_available() or torch.backends.mps.is_available()
 
 # %% ../nbs/21_machine.ipynb #c6e40511
 @contextlib.contextmanager

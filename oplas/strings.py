@@ -12,7 +12,7 @@ import torch
 
 from .checks import number, positive, shaped, whole
 from .pictures import deal
-from .training import load_or_train
+from .cache import load_or_train
 
 # %% auto #0
 __all__ = ['FACTORS', 'pluck', 'Notes', 'plucks']

@@ -15,7 +15,7 @@ from .checks import one_of, shaped, whole
 from .machine import bar
 from .music import GRIDS, Events, on_grid, plot_roll, to_tokens
 from .pictures import deal
-from .training import _cache_file as cache_file, _read as read, _set_aside as set_aside, _write as write
+from .cache import cache_file, read, set_aside, write
 
 # %% auto #0
 __all__ = ['Melodies', 'melodies']
