@@ -249,9 +249,9 @@ def _landings(moves: dict, n: int) -> dict[str, list[int]]:
     _texts(len(moves), "move", moves=moves)
     def landing(name, where):
         where = where.tolist() if hasattr(where, "tolist") else where
-        whole = isinstance(where, (list, tuple)) and all(
+        fits = isinstance(where, (list, tuple)) and all(
             isinstance(k, Integral) and not isinstance(k, bool) and 0 <= k < n for k in where)
-        if not whole or len(where) != n:
+        if not fits or len(where) != n:
             raise ValueError(f"moves: {name!r} must have {n} indices in 0…{n - 1}, got {where!r:.90}")
         return [int(k) for k in where]
     return {name: landing(name, where) for name, where in moves.items()}
