@@ -380,8 +380,8 @@ def animation(frames,                 # (t, n, 2) array, right and up: n points 
     labels, captions = ([] if given is None else list(given) for given in (labels, captions))
     film, rest = (_scene(run[k:], aim[k:], labels, hold, seconds)
                   + _captions(captions[k:], hold, seconds) for k in (0, -1))
-    return HTML(f'{_look("film")}<div class="oplas-film"><svg viewBox="0 0 1000 {1080 if captions else 1000}" '
-                f'role="img" aria-label="{alt}"><rect x="2" y="2" width="996" height="996"/>'
+    height = 1080 if captions else 1000
+    return HTML(f'{_look("film")}<div class="oplas-film"><svg viewBox="0 0 1000 {height}" role="img" aria-label="{alt}"><rect x="2" y="2" width="996" height="996"/>'
                 f'<g class="run">{film}</g><g class="rest">{rest}</g></svg>'
                 f'<button onclick="{_script("film")}"><span class="pause">Pause</span>'
                 f'<span class="play">Play</span></button></div>')
