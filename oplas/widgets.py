@@ -381,7 +381,8 @@ def animation(frames,                 # (t, n, 2) array, right and up: n points 
     film, rest = (_scene(run[k:], aim[k:], labels, hold, seconds)
                   + _captions(captions[k:], hold, seconds) for k in (0, -1))
     height = 1080 if captions else 1000
-    return HTML(f'{_look("film")}<div class="oplas-film"><svg viewBox="0 0 1000 {height}" role="img" aria-label="{alt}"><rect x="2" y="2" width="996" height="996"/>'
+    return HTML(f'{_look("film")}<div class="oplas-film"><svg viewBox="0 0 1000 {height}" role="img" '
+                f'aria-label="{alt}"><rect x="2" y="2" width="996" height="996"/>'
                 f'<g class="run">{film}</g><g class="rest">{rest}</g></svg>'
                 f'<button onclick="{_script("film")}"><span class="pause">Pause</span>'
                 f'<span class="play">Play</span></button></div>')
