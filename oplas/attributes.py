@@ -4,7 +4,7 @@
 
 # %% ../nbs/05_attributes.ipynb #c5e07920
 from __future__ import annotations
-import functools, time
+import functools
 from collections.abc import Callable, Mapping
 import numpy as np
 import torch
@@ -12,16 +12,19 @@ import torch.nn as nn
 import torch.nn.functional as F
 from scipy.stats import norm, rankdata
 from torch.utils.checkpoint import checkpoint
-from .tunes import Melodies, melodies
+from .cache import load_or_train
+from .checks import finite, one_of, positive, shaped, whole
+from .latents import reparametrise, traverse
+from .models import Savable, fresh
 from .music import GRIDS, HOLD, REST, contour, note_density, pitch_range, rhythmic_complexity
 from .music import WEIGHTS
-from .cache import load_or_train
 from .training import fit
+from .tunes import Melodies, melodies
 
 # %% auto #0
-__all__ = ['BLOCK', 'ATTRIBUTES', 'LOW', 'HIGH', 'KINDS', 'RULES', 'JOINT', 'attribute_loss', 'lesson', 'attributes_of',
+__all__ = ['BLOCK', 'ATTRIBUTES', 'LOW', 'HIGH', 'NETWORKS', 'RULES', 'JOINT', 'attribute_loss', 'bars_split', 'attributes_of',
            'to_index', 'from_index', 'RecurrentEncoder', 'RecurrentDecoder', 'Residual', 'ParallelEncoder',
-           'parallel_decoder', 'BarVAE', 'turned', 'transposed', 'bar_loss', 'train_bars', 'load_bars',
+           'parallel_decoder', 'BarVAE', 'transposed', 'bar_loss', 'shaping_terms', 'train_bars', 'load_bars',
            'normal_ceiling', 'turn_control', 'expected_attributes', 'turn_loss', 'geodesic_loss']
 
 # %% ../nbs/05_attributes.ipynb #47be4e37
@@ -37,11 +40,10 @@ def attribute_loss(z: torch.Tensor,   # one dimension of the codes, (..., n)
     if z.shape != a.shape or not z.ndim or not z.numel():
         raise ValueError("z and a must have one value for each item, got shapes "
                          f"{tuple(z.shape)} and {tuple(a.shape)}")
-    if power not in (1, 2): raise ValueError(f"power must be 1 or 2, got {power!r}")
-    for name, v in ("slope", slope), ("target", target):
-        if v is not None and not 0 < v < float("inf"):
-            raise ValueError(f"{name} must be a positive number, got {v!r}")
-    rows = functools.partial(_pairs, z, a, slope=slope, power=power, target=target)
+    one_of("power", power, (1, 2))
+    positive("slope", slope)
+    if target is not None: positive("target", target)
+    rows = functools.partial(_order_error, z, a, slope=slope, power=power, target=target)
     n = z.shape[-1]
     if n <= BLOCK: return rows(z, a) / z.numel() / n
     blocks = zip(z.split(BLOCK, -1), a.split(BLOCK, -1))
@@ -50,7 +52,7 @@ def attribute_loss(z: torch.Tensor,   # one dimension of the codes, (..., n)
 # %% ../nbs/05_attributes.ipynb #5dac3982
 BLOCK = 512  #: rows of the matrix of pairs that stand in memory at once
 
-def _pairs(z, a, zi, ai, slope, power, target):
+def _order_error(z, a, zi, ai, slope, power, target):
     "Sum of the errors of all pairs of an item in the block `zi`, `ai` and one in `z`, `a`."
     dz, da = zi[..., :, None] - z[..., None, :], ai[..., :, None] - a[..., None, :]
     wanted = da.sign() if target is None else (target * da).tanh()
@@ -58,9 +60,10 @@ def _pairs(z, a, zi, ai, slope, power, target):
 
 # %% ../nbs/05_attributes.ipynb #328d3654
 @functools.lru_cache(1)
-def lesson(seed: int = 2028) -> tuple[Melodies, Melodies, Melodies]:  # to train on, choose by, test on
+def bars_split(split: int = 2028,  # seed of who goes where
+              ) -> tuple[Melodies, Melodies, Melodies]:  # to train on, choose by, test on
     "The chapter's bars, parted by tune."
-    return melodies(progress=False).split((.7, .1, .2), seed=seed)
+    return melodies(progress=False).split((.7, .1, .2), seed=split)
 
 # %% ../nbs/05_attributes.ipynb #7394d0e4
 def _complexity(bars): return rhythmic_complexity(bars, ticks_per_bar=bars.shape[-1])
@@ -69,13 +72,20 @@ def _complexity(bars): return rhythmic_complexity(bars, ticks_per_bar=bars.shape
 ATTRIBUTES = {"complexity": _complexity, "range": pitch_range, "density": note_density,
               "contour": contour}
 
-def attributes_of(tokens,                     # bars, (..., ticks)
-                  names=("complexity", "range"),  # keys of `ATTRIBUTES`
-                 ) -> torch.Tensor:           # (..., names)
-    "Attributes side by side. ValueError on an unknown name."
-    unknown = [n for n in names if n not in ATTRIBUTES]
-    if unknown: raise ValueError(f"names must be of {', '.join(ATTRIBUTES)}, got {unknown[0]!r}")
-    return torch.stack([ATTRIBUTES[n](torch.as_tensor(tokens)) for n in names], -1)
+def _name(attribute) -> str:
+    return attribute if isinstance(attribute, str) else getattr(attribute, "__name__", repr(attribute))
+
+def attributes_of(tokens,                              # bars, (n, ticks), or (..., ticks)
+                  attributes=("complexity", "range"),  # k names from `ATTRIBUTES`, or functions like them
+                 ) -> torch.Tensor:                    # (n, k), or (..., k)
+    "Attributes side by side. ValueError on an unknown name, or if a function gives no number for each bar."
+    tokens, known = torch.as_tensor(tokens), ", ".join(ATTRIBUTES)
+    for a in attributes:
+        if not callable(a) and a not in ATTRIBUTES:
+            raise ValueError(f"attributes must be of {known}, or functions of bars, got {a!r}")
+    columns = [torch.as_tensor(ATTRIBUTES.get(a, a)(tokens)).float() for a in attributes]
+    for a, column in zip(attributes, columns): shaped(f"attributes: {_name(a)}", column, *tokens.shape[:-1])
+    return torch.stack(columns, -1)
 
 # %% ../nbs/05_attributes.ipynb #5cbca3a5
 LOW = 52   #: lowest pitch of the networks' vocabulary, E3
@@ -167,76 +177,46 @@ def parallel_decoder(ticks: int, words: int, dim: int,  # ticks, size of the voc
                          nn.Linear(hidden, ticks * words), nn.Unflatten(-1, (ticks, words)))
 
 # %% ../nbs/05_attributes.ipynb #6e76f13a
-KINDS = {"parallel": (ParallelEncoder, parallel_decoder),
-         "recurrent": (RecurrentEncoder, RecurrentDecoder)}  #: kinds of networks
+NETWORKS = {"parallel": (ParallelEncoder, parallel_decoder),
+            "recurrent": (RecurrentEncoder, RecurrentDecoder)}  #: kind → its encoder and decoder
 
 # %% ../nbs/05_attributes.ipynb #047e4116
-class BarVAE(nn.Module):
+class BarVAE(Savable, nn.Module):
     "A variational autoencoder of one-bar melodies. ValueError on settings that do not fit."
+    seconds: float | None = None  # that its training took
     def __init__(self, kind: str = "parallel",  # or "recurrent"
                  dim: int = 32,                 # size of the code
                  ticks: int = 24,               # of the bar
                  low: int = LOW, high: int = HIGH,  # pitches of the vocabulary
                 ):
         super().__init__()
-        if kind not in KINDS: raise ValueError(f"kind must be one of {', '.join(KINDS)}, got {kind!r}")
-        if ticks not in GRIDS: raise ValueError(f"ticks must be one of {sorted(GRIDS)}, got {ticks!r}")
-        if not isinstance(dim, int) or dim < 1:
-            raise ValueError(f"dim must be a whole number of at least 1, got {dim!r}")
+        encoder, decoder = NETWORKS[one_of("kind", kind, NETWORKS)]
+        self.config = dict(kind=kind, dim=whole("dim", dim, 1), ticks=one_of("ticks", ticks, sorted(GRIDS)),
+                           low=low, high=high)
         if not 0 <= low < high < HOLD:
             raise ValueError(f"low and high must be MIDI pitches, low first, got {low!r} and {high!r}")
         self.dim, self.ticks, self.low, self.high = dim, ticks, low, high
-        encoder, decoder = KINDS[kind]
         self.encoder, self.decoder = (part(ticks, high - low + 3, dim) for part in (encoder, decoder))
 
     def posterior(self, tokens,  # (n, ticks)
                  ) -> tuple[torch.Tensor, torch.Tensor]:  # mean and log-variance, (n, dim) each
         "Where the code of a bar lies. ValueError on bars of another length or with unknown tokens."
         index = to_index(tokens, self.low, self.high)
-        if index.ndim != 2 or index.shape[1] != self.ticks:
-            raise ValueError(f"tokens must have shape (n, {self.ticks}), got {tuple(index.shape)}")
-        mu, logvar = self.encoder(index).chunk(2, -1)
+        mu, logvar = self.encoder(shaped("tokens", index, "n", self.ticks)).chunk(2, -1)
         return mu, logvar.clamp(-12, 4)
 
     def logits(self, z: torch.Tensor) -> torch.Tensor:  # codes, (n, dim) -> scores, (n, ticks, words)
         "How likely each token is at each tick. ValueError on codes of another size."
-        if z.ndim != 2 or z.shape[1] != self.dim:
-            raise ValueError(f"z must have shape (n, {self.dim}), got {tuple(z.shape)}")
-        return self.decoder(z)
+        return self.decoder(shaped("z", z, "n", self.dim))
 
-    @torch.no_grad()
-    def encode(self, tokens) -> torch.Tensor: # (n, ticks) -> (n, dim)
-        "The mean code of each bar."
+    def encode(self, tokens) -> torch.Tensor:  # (n, ticks) -> (n, dim)
+        "The mean code of each bar. ValueError as `posterior`."
         return self.posterior(tokens)[0]
 
-    @torch.no_grad()
     def decode(self, z) -> torch.Tensor:  # (n, dim) -> (n, ticks)
-        "The most likely token at each tick."
-        return from_index(self.logits(torch.as_tensor(z).float()).argmax(-1), self.low, self.high)
-
-    def sample(self, n: int, seed: int = 0) -> torch.Tensor:  # bars, codes' seed -> (n, ticks)
-        "Bars of codes drawn from the prior N(0, I)."
-        return self.decode(torch.randn(n, self.dim, generator=torch.Generator().manual_seed(seed)))
-
-    def traverse(self, z: torch.Tensor,     # codes, (n, dim)
-                 dim: int,                  # which dimension to turn
-                 values=(-2., -1., 0., 1., 2.),  # to put there
-                ) -> torch.Tensor:          # bars, (n, values, ticks)
-        "What comes out when one dimension is turned. ValueError if there is no such dimension."
-        return self.decode(turned(z, dim, values).flatten(0, 1)).unflatten(0, (len(z), len(values)))
-
-# %% ../nbs/05_attributes.ipynb #9e8e6cf0
-def turned(z: torch.Tensor,  # codes, (n, dim)
-           dim: int,         # dimension to turn
-           values,           # (steps,), what to put there
-          ) -> torch.Tensor: # (n, steps, dim)
-    "Copies of codes with other values in one dimension. ValueError if there is no such dimension."
-    z, values = torch.as_tensor(z).float(), torch.as_tensor(values, dtype=torch.float32)
-    if z.ndim != 2 or not isinstance(dim, (int, np.integer)) or not 0 <= dim < z.shape[1]:
-        raise ValueError(f"dim must be a dimension of z, (n, dim), got {dim!r} for {tuple(z.shape)}")
-    out = z[:, None].repeat(1, len(values), 1)
-    out[..., dim] = values
-    return out
+        "The most likely token at each tick. ValueError as `logits`, and on NaN."
+        z = finite("z", torch.as_tensor(z).float())
+        return from_index(self.logits(z).argmax(-1), self.low, self.high)
 
 # %% ../nbs/05_attributes.ipynb #d9247ad1
 RULES = {"paper": dict(slope=1., power=2), "code": dict(slope=10., power=1),
@@ -256,112 +236,122 @@ def transposed(tokens: torch.Tensor,  # (n, ticks)
 
 # %% ../nbs/05_attributes.ipynb #84f49c05
 def bar_loss(model: BarVAE,
-             tokens: torch.Tensor,      # bars, (n, ticks)
-             a: torch.Tensor,           # their attributes, (n, k)
-             dims: Mapping[str, int],   # attribute → its dimension; {} for no regularisation
-             scale,                     # standard deviation of each attribute, (k,)
-             rule: str = "distance",    # key of `RULES`
-             weight: float = 40.,       # of the attribute loss
-             turn: float = 4.,          # of the turn loss, on a quarter of the batch
-             geodesic: float = 0.,      # of the geodesic loss, on a quarter of the batch
-             beta: float = .05,         # β, of the divergence from the prior
-            ) -> dict:                  # scalars
+             tokens: torch.Tensor,     # bars, (n, ticks)
+             a: torch.Tensor,          # their attributes, (n, k)
+             dims: Mapping[str, int],  # attribute → its dimension; {} for no regularisation
+             scale,                    # standard deviation of each attribute, (k,)
+             beta: float = .05,        # β, of the divergence from the prior
+             **settings,               # of `shaping_terms`: rule, weight, turn, geodesic
+            ) -> dict:                 # scalars
     "Negative log-likelihood and divergence in nats a bar, and the terms that shape dimensions."
     x = transposed(tokens, 6, model.low, model.high)
     mu, logvar = model.posterior(x)
-    z = mu + (.5 * logvar).exp() * torch.randn_like(mu)
+    z = reparametrise(mu, logvar)
     wanted = to_index(x, model.low, model.high)
     nll = F.cross_entropy(model.logits(z).flatten(0, 1), wanted.flatten(), reduction="sum") / len(x)
     terms = {"nll": (1., nll), "kl": (beta, .5 * (mu ** 2 + logvar.exp() - 1 - logvar).sum(1).mean())}
-    if dims:
-        order = [attribute_loss(z[:, d], v / s, **RULES[rule])
-                 for d, v, s in zip(dims.values(), a.unbind(1), scale)]
-        terms["attribute"] = weight, sum(order)
-    some = z[:max(1, len(z) // 4)].detach()
-    if dims and turn: terms["turn"] = turn, turn_loss(model, some, dims, scale)
-    if dims and geodesic: terms["geodesic"] = geodesic, geodesic_loss(model, some, dims, scale)
+    terms |= shaping_terms(model, z, a, dims, scale, **settings)
     return {"loss": sum(w * t for w, t in terms.values()), **{name: t for name, (_, t) in terms.items()}}
+
+# %% ../nbs/05_attributes.ipynb #4cd0bcab
+def shaping_terms(model: BarVAE,
+                  z: torch.Tensor,          # codes of a batch, (n, dim)
+                  a: torch.Tensor,          # attributes of the same bars, (n, k)
+                  dims: Mapping[str, int],  # attribute → its dimension
+                  scale,                    # standard deviation of each attribute, (k,)
+                  rule: str = "distance",   # key of `RULES`
+                  weight: float = 40.,      # of the attribute loss
+                  turn: float = 4.,         # of the turn loss, on a quarter of the batch
+                  geodesic: float = 0.,     # of the geodesic loss, on a quarter of the batch
+                 ) -> dict:                 # name → its weight and its value; {} without attributes
+    "What ties each attribute to its dimension. ValueError on an unknown rule, or `a` of another shape."
+    if not dims: return {}
+    shaped("a", a, len(z), len(dims))
+    how = RULES[one_of("rule", rule, RULES)]
+    order = [attribute_loss(z[:, d], v / s, **how) for d, v, s in zip(dims.values(), a.unbind(1), scale)]
+    terms = {"attribute": (weight, sum(order))}
+    some = z[:max(1, len(z) // 4)].detach()
+    if turn: terms["turn"] = turn, turn_loss(model, some, dims, scale)
+    if geodesic: terms["geodesic"] = geodesic, geodesic_loss(model, some, dims, scale)
+    return terms
 
 # %% ../nbs/05_attributes.ipynb #dd35690e
 JOINT = {"complexity": 0, "range": 2}  #: the first and third dimension, as in the paper
 
 def train_bars(tokens,                          # bars to learn from, (n, ticks)
-               dims: Mapping[str, int] = JOINT, # attribute → its dimension, from 0
+               dims: Mapping[str, int] = JOINT, # attribute, a name or a function → its dimension, from 0
                kind: str = "parallel",          # or "recurrent"
                epochs: int = 50,                # times to go through the bars
                batch_size: int = 256,           # bars in a batch
                seed: int = 0,                   # of the starting weights, batches and noise
-               progress: bool = True,           # show a bar
+               progress: bool | None = None,    # show a bar; None: if it takes over a second
                **settings,                      # of `bar_loss`: rule, weight, turn, geodesic, beta
               ) -> BarVAE:                      # on the CPU, in evaluation mode
     """A variational autoencoder of bars with one attribute on each of `dims`. ValueError on an unknown
     or constant attribute, a dimension out of range or used twice, or fewer than 32 bars."""
     tokens = torch.as_tensor(tokens)
-    with torch.random.fork_rng():
-        torch.manual_seed(seed)
-        model = BarVAE(kind, ticks=tokens.shape[-1])
+    model = fresh(seed, BarVAE, kind, ticks=tokens.shape[-1])
     a = _targets(model, tokens, dims, settings.get("rule", "distance"))
     scale = [float(column.std()) for column in a.unbind(1)]
     loss = functools.partial(bar_loss, dims=dims, scale=scale, **settings)
-    fit(model, loss, (tokens, a), epochs=epochs, batch_size=batch_size, lr=.01, seed=seed,
-        progress=progress)
-    return model.cpu()
+    history = fit(model, loss, (tokens, a), epochs=epochs, batch_size=batch_size, lr=.01, seed=seed,
+                  progress=progress)
+    model.seconds = history.seconds
+    return model.cpu().eval()
 
 # %% ../nbs/05_attributes.ipynb #866e02d7
 def _targets(model, tokens, dims, rule) -> torch.Tensor:  # (n, k)
     "The attributes to learn, if all is well that `train_bars` was given."
     if len(tokens) < 32: raise ValueError(f"tokens must be at least 32 bars, got {len(tokens)}")
-    if rule not in RULES: raise ValueError(f"rule must be one of {', '.join(RULES)}, got {rule!r}")
-    model.posterior(tokens[:1]), to_index(tokens)
-    for name, dim in dims.items():
-        whole = isinstance(dim, (int, np.integer)) and not isinstance(dim, bool)
-        if not whole or not 0 <= dim < model.dim:
-            raise ValueError(f"dims: {name} must have a dimension in 0 … {model.dim - 1}, got {dim!r}")
+    one_of("rule", rule, RULES)
+    shaped("tokens", to_index(tokens, model.low, model.high), "n", model.ticks)
+    for attribute, dim in dims.items(): whole(f"dims: {_name(attribute)}", dim, 0, model.dim - 1)
     if len(set(dims.values())) < len(dims):
         raise ValueError(f"dims must not use a dimension twice, got {dict(dims)}")
     a = attributes_of(tokens, [*dims]) if dims else torch.zeros(len(tokens), 0)
-    for name, column in zip(dims, a.unbind(1)):
+    for attribute, column in zip(dims, a.unbind(1)):
         if column.min() == column.max():
-            raise ValueError(f"tokens: {name} is the same in all bars, {column[0]:.3f}")
+            raise ValueError(f"tokens: {_name(attribute)} is the same in all bars, {column[0]:.3f}")
     return a
 
 # %% ../nbs/05_attributes.ipynb #34c67c5b
-def _trained(data: int, **settings) -> dict:
+def _trained(split, **settings) -> dict[str, torch.Tensor]:
     "What `load_or_train` keeps."
-    start = time.perf_counter()
-    model = train_bars(lesson(data)[0].tokens, progress=False, **settings)
-    return {**model.state_dict(), "seconds": torch.tensor(time.perf_counter() - start)}
+    model = train_bars(bars_split(split)[0].tokens, **settings)
+    return {**model.state_dict(), "seconds": torch.tensor(model.seconds)}
 
-def load_bars(seed: int = 0,    # of the training
-              data: int = 2028, # of the split
-              **settings,       # of `train_bars`
-             ) -> tuple[BarVAE, float]:  # and the seconds that its training took
+def load_bars(seed: int = 0,      # of the training
+              split: int = 2028,  # seed of the tunes' split
+              progress: bool | None = None,  # as for `train_bars`
+              **settings,         # of `train_bars`
+             ) -> BarVAE:         # on the CPU, in evaluation mode; `seconds`: how long it was trained
     "A model of the chapter from the cache, or trained and kept there. ValueError as `train_bars`."
-    state = load_or_train("bars", dict(seed=seed, data=data, **settings), _trained)
-    seconds = float(state.pop("seconds"))
+    state = load_or_train("bars", dict(seed=seed, split=split, **settings), _trained, progress=progress)
     model = BarVAE(settings.get("kind", "parallel"))
+    model.seconds = float(state.pop("seconds"))
     model.load_state_dict(state)
-    return model.eval(), seconds
+    return model.eval()
 
 # %% ../nbs/05_attributes.ipynb #ff1d6953
 def normal_ceiling(a,       # an attribute of many items, (n,)
                   ) -> float:
     "R² of `a` and a standard normal dimension in the same order. ValueError if `a` is constant."
-    a = np.sort(np.asarray(a, dtype=float).ravel())
-    if not len(a) or not a[0] < a[-1]:  # NaN stands last, and is not greater
-        raise ValueError(f"a must be numbers, two of them different, got {len(a)} of them")
+    a = np.sort(np.asarray(a, dtype=float))
+    if a.ndim != 1 or not len(a) or not a[0] < a[-1]:  # NaN stands last, and is not greater
+        raise ValueError(f"a must be numbers, two of them different, got shape {a.shape}")
     return float(np.corrcoef(norm.ppf((np.arange(len(a)) + .5) / len(a)), a)[0, 1] ** 2)
 
 # %% ../nbs/05_attributes.ipynb #bba05821
+@torch.no_grad()
 def turn_control(decode: Callable,          # codes (n, dim) → bars (n, ticks)
                  z: torch.Tensor,           # codes of bars to start from, (n, dim)
-                 dims: Mapping[str, int],   # attribute → its dimension
+                 dims: Mapping[str, int],   # attribute, a name or a function → its dimension
                  values=torch.linspace(-2, 2, 9),  # where to turn it
                 ) -> np.ndarray:            # (n, turned, read): Spearman's rank correlation
-    "Does what comes out follow what is turned? 0 where it never changes. ValueError as `turned`."
+    "Does what comes out follow what is turned? 0 where it never changes. ValueError as `traverse`."
     steps, out = rankdata(values) - (len(values) + 1) / 2, []
     for dim in dims.values():
-        bars = decode(turned(z, dim, values).flatten(0, 1)).unflatten(0, (len(z), len(values)))
+        bars = traverse(decode, z, dim, values)
         ranks = rankdata(attributes_of(bars, [*dims]).numpy(), axis=1)   # (n, steps, read)
         ranks -= (len(values) + 1) / 2
         size = np.sqrt((ranks ** 2).sum(1) * (steps ** 2).sum())
@@ -382,13 +372,13 @@ def expected_attributes(logits: torch.Tensor,  # scores, (..., ticks, words)
             "density": onset.mean(-1), "contour": (_first(p.flip(-2)) - _first(p)) / 26}
 
 # %% ../nbs/05_attributes.ipynb #a461087c
-def _reached(p):
+def _chance_beyond(p):
     "Chance that some tick lies at a pitch or beyond: 1 − the product over ticks of 1 − theirs."
     return 1 - torch.log1p(-p.cumsum(-1).clamp(max=1 - 1e-5)).sum(-2).exp()
 
 def _expected_range(p):
     "E[highest − lowest] of pitches that begin with chance `p`, (..., ticks, pitches)."
-    below, above = _reached(p), _reached(p.flip(-1)).flip(-1)  # P(lowest ≤ h), P(highest ≥ h)
+    below, above = _chance_beyond(p), _chance_beyond(p.flip(-1)).flip(-1)  # P(lowest ≤ h), P(highest ≥ h)
     sounding = above[..., :1]
     return (above + below - sounding).sum(-1) - sounding[..., 0]
 
@@ -411,9 +401,18 @@ def turn_loss(model,                    # with `logits`
     u = torch.where(which, torch.randn(n, turns, k).to(z), torch.randn(n, 1, k).to(z))
     z = z[:, None].repeat(1, turns, 1)
     z[..., list(dims.values())] = u
-    found = expected_attributes(model.logits(z.flatten(0, 1)))
-    return sum(attribute_loss((found[name] / s).unflatten(0, (n, turns)), v, 1., 1, target=1.25)
-               for name, s, v in zip(dims, scale, u.unbind(-1)))
+    expected = _expected(model, z.flatten(0, 1), dims)
+    return sum(attribute_loss((e / s).unflatten(0, (n, turns)), v, 1., 1, target=1.25)
+               for e, s, v in zip(expected, scale, u.unbind(-1)))
+
+def _expected(model, z, dims) -> list[torch.Tensor]:
+    "Expected attributes, (n,) each, in the order of `dims`."
+    expected = expected_attributes(model.logits(z))
+    for attribute in dims:
+        if attribute not in expected:
+            raise ValueError(f"dims: {_name(attribute)} has no expectation in closed form; it can be learned "
+                             "with turn=0 and geodesic=0")
+    return [expected[attribute] for attribute in dims]
 
 # %% ../nbs/05_attributes.ipynb #68907c6f
 def geodesic_loss(model, z: torch.Tensor,   # with `logits`; codes, (n, dim)
@@ -422,9 +421,9 @@ def geodesic_loss(model, z: torch.Tensor,   # with `logits`; codes, (n, dim)
                   step: float = .1,         # of the difference that stands for the derivative
                  ) -> torch.Tensor:         # scalar
     "How far the slope of an attribute along its dimension is from 1 (after Hadjeres et al. 2017)."
-    here, loss = expected_attributes(model.logits(z)), 0.
-    for (name, dim), s in zip(dims.items(), scale):
+    here, loss = _expected(model, z, dims), 0.
+    for k, (dim, s) in enumerate(zip(dims.values(), scale)):
         ahead = z + step * F.one_hot(torch.tensor(dim), z.shape[1]).to(z)
-        rise = expected_attributes(model.logits(ahead))[name] - here[name]
+        rise = _expected(model, ahead, dims)[k] - here[k]
         loss = loss + (rise / s / step - 1).square().mean()
     return loss

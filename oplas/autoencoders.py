@@ -8,31 +8,17 @@ import torch
 import torch.nn as nn
 import torch.nn.functional as F
 from functools import partial
-from .pictures import digits
-from .divergences import kl_normal, mmd2_normal
 from .cache import load_or_train
+from .checks import finite, number, one_of, shaped, whole
+from .divergences import kl_normal, mmd2_normal
+from .latents import reparametrise
+from .models import Savable, fresh
+from .pictures import digits
 from .training import fit
 
 # %% auto #0
-__all__ = ['Autoencoder', 'ae_loss', 'vae_loss', 'wae_loss', 'train_autoencoder', 'load_autoencoder', 'sample', 'lerp', 'slerp',
-           'interpolate', 'noise_growth', 'high_frequency_share']
-
-# %% ../nbs/02_autoencoders.ipynb #fdfc3c15
-def _whole(**named) -> None:
-    "ValueError unless every named value is a whole number of at least 1."
-    for name, v in named.items():
-        if not isinstance(v, int) or isinstance(v, bool) or v < 1:
-            raise ValueError(f"{name} must be a whole number of at least 1, got {v!r}")
-
-def _finite(name: str, v: torch.Tensor, shape: tuple) -> None:
-    "ValueError unless `v` is a float tensor of shape (n, *shape) with n ≥ 1 and no NaN or Inf."
-    want = f"a float tensor of shape (n, {', '.join(map(str, shape))}) with n of at least 1"
-    if not torch.is_tensor(v) or not v.is_floating_point():
-        raise ValueError(f"{name} must be {want}, got {getattr(v, 'dtype', type(v).__name__)}")
-    if v.shape[1:] != shape or len(v) < 1:
-        raise ValueError(f"{name} must be {want}, got {tuple(v.shape)}")
-    if not torch.isfinite(v).all():
-        raise ValueError(f"{name} holds NaN or Inf; every value must be finite")
+__all__ = ['Autoencoder', 'ae_loss', 'vae_loss', 'wae_loss', 'train_autoencoder', 'load_autoencoder', 'noise_growth',
+           'high_frequency_share']
 
 # %% ../nbs/02_autoencoders.ipynb #2e49bf13
 def _mlp(*widths: int) -> nn.Sequential:
@@ -41,7 +27,7 @@ def _mlp(*widths: int) -> nn.Sequential:
     return nn.Sequential(*layers[:-1])
 
 # %% ../nbs/02_autoencoders.ipynb #6bbc152c
-class Autoencoder(nn.Module):
+class Autoencoder(Savable, nn.Module):
     """Encoder and decoder for square grey images in [0, 1] (Caillon et al. 2019, sec. 1.1).
     ValueError on a size below 1."""
     def __init__(self,
@@ -50,7 +36,8 @@ class Autoencoder(nn.Module):
                  width: int = 128,  # units in each of the two hidden layers, both ways
                 ):
         super().__init__()
-        _whole(size=size, dim=dim, width=width)
+        self.config = dict(size=size, dim=dim, width=width)
+        for name, value in self.config.items(): whole(name, value, 1)
         self.size, self.dim = size, dim
         self.encoder = nn.Sequential(nn.Flatten(), _mlp(size * size, width, width, 2 * dim))
         self.decoder = nn.Sequential(_mlp(dim, width, width, size * size), nn.Sigmoid(),
@@ -59,7 +46,7 @@ class Autoencoder(nn.Module):
     def posterior(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Images (n, 1, size, size) to the mean and log-variance of their codes, (n, dim) each.
         ValueError on a wrong shape or NaN."""
-        _finite("x", x, (1, self.size, self.size))
+        finite("x", shaped("x", x, "n ≥ 1", 1, self.size, self.size, kind="float"))
         return self.encoder(x).chunk(2, 1)
 
     def encode(self, x: torch.Tensor) -> torch.Tensor:
@@ -68,18 +55,14 @@ class Autoencoder(nn.Module):
 
     def decode(self, z: torch.Tensor) -> torch.Tensor:
         "Codes (n, dim) to images (n, 1, size, size) in [0, 1]. ValueError on a wrong shape or NaN."
-        _finite("z", z, (self.dim,))
+        finite("z", shaped("z", z, "n ≥ 1", self.dim, kind="float"))
         return self.decoder(z)
 
 # %% ../nbs/02_autoencoders.ipynb #d06908af
-def _parts(model, x, z, prior, weight: float) -> dict:
+def _weighed(model, x, z, prior, weight: float) -> dict:
     "The loss and what it is made of."
     mse = F.mse_loss(model.decoder(z), x)
     return dict(loss=mse + weight * prior, mse=mse, prior=prior)
-
-def _cloud(mu: torch.Tensor, logvar: torch.Tensor) -> torch.Tensor:
-    "One draw from N(mu, exp(logvar)) per row, with gradients (Kingma and Welling 2014, sec. 2.4)."
-    return mu + (logvar / 2).exp() * torch.randn_like(mu)
 
 # %% ../nbs/02_autoencoders.ipynb #50ad80c8
 def ae_loss(model: nn.Module,    # has `encoder` (x -> mean beside log-variance) and `decoder`
@@ -88,7 +71,7 @@ def ae_loss(model: nn.Module,    # has `encoder` (x -> mean beside log-variance)
            ) -> dict:            # scalars: loss = mse, and prior = 0
     "Mean squared error of the way there and back (Caillon et al. 2019, sec. 1.1)."
     mu, _ = model.encoder(x).chunk(2, 1)
-    return _parts(model, x, mu, mu.new_zeros(()), weight)
+    return _weighed(model, x, mu, mu.new_zeros(()), weight)
 
 def vae_loss(model: nn.Module,      # as for `ae_loss`
              x: torch.Tensor,       # images, shape (n, 1, size, size)
@@ -97,7 +80,7 @@ def vae_loss(model: nn.Module,      # as for `ae_loss`
     """Squared error of a drawn code's image, and the mean KL divergence in nats of each code's cloud
     from N(0, I) (Kingma and Welling 2014)."""
     mu, logvar = model.encoder(x).chunk(2, 1)
-    return _parts(model, x, _cloud(mu, logvar), kl_normal(mu, logvar).mean(), weight)
+    return _weighed(model, x, reparametrise(mu, logvar), kl_normal(mu, logvar).mean(), weight)
 
 # %% ../nbs/02_autoencoders.ipynb #4edfb2b0
 def wae_loss(model: nn.Module,     # as for `ae_loss`
@@ -108,32 +91,25 @@ def wae_loss(model: nn.Module,     # as for `ae_loss`
     """Squared error, and the squared MMD of the batch of codes from N(0, I)
     (Tolstikhin et al. 2018; Caillon et al. 2019, Eq. 2)."""
     mu, logvar = model.encoder(x).chunk(2, 1)
-    z = _cloud(mu, logvar) if cloud else mu
-    return _parts(model, x, z, mmd2_normal(z), weight)
+    z = reparametrise(mu, logvar) if cloud else mu
+    return _weighed(model, x, z, mmd2_normal(z), weight)
 
 # %% ../nbs/02_autoencoders.ipynb #678784ff
 def train_autoencoder(x: torch.Tensor,       # images, shape (n, 1, size, size), in [0, 1]
                       kind: str = "wae",     # "ae", "vae", "wae"; "wae-cloud": a WAE with clouds
                       dim: int = 2,          # numbers in a code
                       weight: float = .3,    # how much the prior counts
-                      seed: int = 0,         # of the starting weights, the batches and the clouds
                       width: int = 128,      # units in a hidden layer
-                      epochs: int = 50,
-                      progress: bool = False,  # show a bar
+                      epochs: int = 50,      # times to go through the images
+                      seed: int = 0,         # of the starting weights, the batches and the clouds
+                      progress: bool | None = None,  # show a bar; None: if it takes over a second
                      ) -> Autoencoder:       # on the CPU, in evaluation mode
     "Train one model. ValueError on an unknown kind, a negative weight, NaN, images not square."
     losses = {"ae": ae_loss, "vae": vae_loss, "wae": wae_loss,
               "wae-cloud": partial(wae_loss, cloud=True)}
-    if kind not in losses: raise ValueError(f"kind must be one of {', '.join(losses)}, got {kind!r}")
-    if not 0 <= weight < float("inf"):
-        raise ValueError(f"weight must be a finite number of at least 0, got {weight!r}")
-    _finite("x", x, (1, *[x.shape[-1] if torch.is_tensor(x) and x.dim() else "size"] * 2))
-    if isinstance(seed, bool) or not isinstance(seed, int) or seed < 0:
-        raise ValueError(f"seed must be an integer of at least 0, got {seed!r}")
-    with torch.random.fork_rng(devices=[]):         # the caller's random numbers stay as they are
-        torch.manual_seed(seed)
-        model = Autoencoder(x.shape[-1], dim, width)
-    loss = partial(losses[kind], weight=weight)
+    loss = partial(losses[one_of("kind", kind, losses)], weight=number("weight", weight, 0))
+    finite("x", shaped("x", x, "n ≥ 1", 1, "size", "size", kind="float"))
+    model = fresh(seed, Autoencoder, x.shape[-1], dim, width)
     fit(model, loss, x, epochs=epochs, batch_size=128, lr=.01, seed=seed, progress=progress)
     return model.cpu().eval()
 
@@ -141,99 +117,28 @@ def train_autoencoder(x: torch.Tensor,       # images, shape (n, 1, size, size),
 def _trained(full: bool, split: int, holdout: float, **settings) -> dict[str, torch.Tensor]:
     "What `load_or_train` keeps: weights after training on the first part of the training digits."
     x = digits(full=full, seed=split).x_train
-    return train_autoencoder(x[:round(len(x) * (1 - holdout))], **settings).state_dict()
+    x = x[:round(len(x) * (1 - holdout))]
+    return train_autoencoder(x, **settings).state_dict()
 
 def load_autoencoder(kind: str = "wae",    # "ae", "vae", "wae" or "wae-cloud"
                      dim: int = 2,         # numbers in a code
                      weight: float = .3,   # how much the prior counts
-                     seed: int = 0,        # of the training
                      width: int = 128,     # units in a hidden layer
-                     epochs: int = 50,
+                     epochs: int = 50,     # times to go through the images
                      holdout: float = 0.,  # share of the training digits to leave out, the last ones
-                     split: int = 0,       # seed of the digits' split; MNIST keeps its own
                      full: bool = False,   # MNIST (28 × 28) instead of scikit-learn's digits (8 × 8)
+                     seed: int = 0,        # of the training
+                     split: int = 0,       # seed of the digits' split; MNIST keeps its own
+                     progress: bool | None = None,  # as for `train_autoencoder`
                     ) -> Autoencoder:      # on the CPU, in evaluation mode
     """An autoencoder for digits from the cache, or trained and kept there.
     ValueError as `train_autoencoder`, and on a holdout outside [0, 1)."""
     if not 0 <= holdout < 1: raise ValueError(f"holdout must lie in [0, 1), got {holdout!r}")
-    config = dict(full=full, split=split, holdout=holdout, kind=kind, dim=dim, weight=weight,
-                  seed=seed, width=width, epochs=epochs)
+    config = dict(kind=kind, dim=dim, weight=weight, width=width, epochs=epochs, seed=seed,
+                  holdout=holdout, full=full, split=split)
     model = Autoencoder(28 if full else 8, dim, width)
-    model.load_state_dict(load_or_train("autoencoder", config, _trained))
+    model.load_state_dict(load_or_train("autoencoder", config, _trained, progress=progress))
     return model.eval()
-
-# %% ../nbs/02_autoencoders.ipynb #4f4a77cd
-@torch.no_grad()
-def sample(decode,         # callable (n, dim) codes -> batch
-           n: int,         # samples to draw, at least 1
-           dim: int,       # numbers in a code
-           seed: int = 0,
-          ):               # the decoder's batch of n
-    "Decode n draws from N(0, I). ValueError if n or dim is below 1."
-    _whole(n=n, dim=dim)
-    return decode(torch.randn(n, dim, generator=torch.Generator().manual_seed(seed)))
-
-# %% ../nbs/02_autoencoders.ipynb #e3854f4c
-def _pair(a: torch.Tensor, b: torch.Tensor, t) -> torch.Tensor:
-    "`t` with an axis for each of the codes' in the end, and the codes checked."
-    floats = all(torch.is_tensor(v) and v.is_floating_point() for v in (a, b))
-    if not floats or a.shape != b.shape or not a.numel():
-        kind = lambda v: f"{v.dtype} {tuple(v.shape)}" if torch.is_tensor(v) else type(v).__name__
-        got = f"{kind(a)} and {kind(b)}"
-        want = "float tensors of the same shape, (dim,) or (n, dim)"
-        raise ValueError(f"a and b must be {want}, got {got}")
-    if not (torch.isfinite(a).all() and torch.isfinite(b).all()):
-        raise ValueError("a or b holds NaN or Inf; every value must be finite")
-    t = torch.as_tensor(t, dtype=a.dtype, device=a.device)
-    if not ((0 <= t) & (t <= 1)).all(): raise ValueError(f"t must lie in [0, 1], got {t.tolist()}")
-    return t.reshape(t.shape + (1,) * a.dim())
-
-# %% ../nbs/02_autoencoders.ipynb #fecaa2a6
-def lerp(a: torch.Tensor,  # where to start, shape (dim,) or (n, dim)
-         b: torch.Tensor,  # where to end, same shape
-         t,                # how far, in [0, 1]: a number, or a tensor of shape (steps,)
-        ) -> torch.Tensor: # same shape as a, with the steps in front if t has some
-    "A point of the straight line from a to b. ValueError on unequal shapes, NaN, or t outside [0, 1]."
-    t = _pair(a, b, t)
-    return (1 - t) * a + t * b
-
-# %% ../nbs/02_autoencoders.ipynb #75427549
-def _detour(a: torch.Tensor) -> torch.Tensor:
-    "A unit vector at right angles to each row of a, towards the axis that the row uses least."
-    axis = F.one_hot(a.abs().argmin(-1), a.shape[-1]).to(a)
-    return F.normalize(axis - (axis * a).sum(-1, keepdim=True) * a, dim=-1)
-
-def slerp(a: torch.Tensor,  # where to start, shape (dim,) or (n, dim)
-          b: torch.Tensor,  # where to end, same shape
-          t,                # how far, in [0, 1]: a number, or a tensor of shape (steps,)
-         ) -> torch.Tensor: # same shape as a, with the steps in front if t has some
-    """A point of the arc from a to b, the length going evenly (Shoemake 1985; White 2016).
-    ValueError as `lerp`."""
-    t = _pair(a, b, t)
-    la, lb = a.norm(dim=-1, keepdim=True), b.norm(dim=-1, keepdim=True)
-    u, v = a / la.where(la > 0, 1), b / lb.where(lb > 0, 1)
-    u, v = u.where(la > 0, v), v.where(lb > 0, u)      # zero has no direction: keep the other's
-    cos = (u * v).sum(-1, keepdim=True)
-    side = v - cos * u                                 # what of v is not along u
-    far = side.norm(dim=-1, keepdim=True)
-    opposite = (far < 1e-6) & (cos < 0)
-    w = torch.where(opposite, _detour(u), side / far.where(far > 0, 1))
-    angle = torch.atan2(far, cos)
-    return ((1 - t) * la + t * lb) * (torch.cos(t * angle) * u + torch.sin(t * angle) * w)
-
-# %% ../nbs/02_autoencoders.ipynb #5d12f3dc
-def interpolate(a: torch.Tensor,         # where to start, shape (dim,) or (n, dim)
-                b: torch.Tensor,         # where to end, same shape
-                steps: int = 9,          # points, both ends included; at least 2
-                kind: str = "linear",    # or "spherical"
-               ) -> torch.Tensor:        # codes, shape (steps, dim) or (steps, n, dim)
-    """Evenly spaced codes from a to b along a line or an arc.
-    ValueError on fewer than 2 steps, an unknown kind, and as `lerp`."""
-    if not isinstance(steps, int) or steps < 2:
-        raise ValueError(f"steps must be a whole number of at least 2, got {steps!r}")
-    if kind not in ("linear", "spherical"):
-        raise ValueError(f"kind must be 'linear' or 'spherical', got {kind!r}")
-    return (lerp if kind == "linear" else slerp)(a, b, torch.linspace(0, 1, steps))
 
 # %% ../nbs/02_autoencoders.ipynb #3671f231
 @torch.no_grad()
@@ -248,9 +153,8 @@ def noise_growth(encode,            # callable batch -> (n, dim) codes
     ValueError on a batch of one or a negative step."""
     if len(x) < 2:
         raise ValueError(f"x must hold at least 2 samples, got {len(x)}: one code has no spread")
-    if not 0 <= step < float("inf"):
-        raise ValueError(f"step must be a finite number of at least 0, got {step!r}")
-    _whole(repeats=repeats)
+    number("step", step, 0)
+    whole("repeats", repeats, 1)
     z, g = encode(x), torch.Generator().manual_seed(seed)
     nudged = [z + step * z.std(0) * torch.randn(z.shape, generator=g).to(z) for _ in range(repeats)]
     return float(sum(F.mse_loss(decode(n), x) for n in nudged) / repeats / F.mse_loss(decode(z), x))
@@ -261,11 +165,10 @@ def high_frequency_share(x: torch.Tensor,      # images, shape (..., h, w)
                         ) -> torch.Tensor:     # share of each image's energy, (...); 0 if constant
     """Energy of an image's short waves over that of all waves but the constant.
     ValueError on a cutoff outside (0, .5], fewer than two axes, NaN."""
-    if not 0 < cutoff <= .5:
-        raise ValueError(f"cutoff must lie in (0, .5] cycles per pixel, got {cutoff!r}")
+    number("cutoff", cutoff, above=0, most=.5)
     if x.dim() < 2 or not x.numel():
         raise ValueError(f"x must have shape (..., h, w) and not be empty, got {tuple(x.shape)}")
-    if not torch.isfinite(x).all(): raise ValueError("x holds NaN or Inf; every value must be finite")
+    finite("x", x)
     energy = torch.fft.fft2(x - x.mean((-2, -1), keepdim=True)).abs() ** 2
     fy, fx = (torch.fft.fftfreq(n, device=x.device) for n in x.shape[-2:])
     high = (fy[:, None] ** 2 + fx ** 2).sqrt() >= cutoff

@@ -278,6 +278,7 @@ def cache_file(name: str,  # what is trained; begins the file's name
 def load_or_train(name: str,  # what is trained; begins the file's name
                   config: dict,  # JSON-able arguments of `train`
                   train: Callable,  # train(**config) -> dict of tensors; starts from seed 0
+                  **aside,  # more arguments of `train`, which do not change its result, such as `progress`
                  ) -> dict[str, torch.Tensor]:  # dense tensors on the CPU, loaded or just trained
     """What `train(**config)` returns, trained once and kept in the user's cache folder (or `$OPLAS_CACHE`).
     ValueError on bad input."""
@@ -288,7 +289,7 @@ def load_or_train(name: str,  # what is trained; begins the file's name
         if found: return {k: found[0][k] for k in found[1]["names"]}
     except ValueError as e: set_aside(path, e)
     except OSError as e: warnings.warn(f"{path} cannot be read ({e}); training", stacklevel=2)
-    out = _trained(train, config)
+    out = _trained(train, {**config, **aside})
     try: write(path, out, {"file": path.name, "names": list(out), "config": config})
     except Exception as e:
         warnings.warn(f"{path} could not be written ({type(e).__name__}: {e}); the result is returned, not "

@@ -4,30 +4,29 @@
 
 # %% ../nbs/03_sampler.ipynb #3557e5fc
 from __future__ import annotations
-import functools, json, os, pathlib
-from functools import partial
-import safetensors
-import safetensors.torch
+from functools import lru_cache, partial
 import torch
 import torch.nn as nn
 import torch.nn.functional as F
 from .audio import LogMel, f0_autocorrelation, griffin_lim, mel_to_linear, sounding
-from .strings import Notes, plucks
-from .divergences import mmd2_normal
 from .cache import load_or_train
+from .checks import number, one_of, shaped, whole
+from .divergences import mmd2_normal
+from .models import Savable, fresh
+from .strings import Notes, plucks
 from .training import fit
 
 # %% auto #0
-__all__ = ['TAKES', 'SHARES', 'render', 'cents_off', 'pitch_onehots', 'pitch_scalar', 'Encoder', 'grow', 'Decoder', 'PitchedWAE',
-           'wae_loss', 'Sampler', 'train_sampler', 'lesson', 'load_sampler']
+__all__ = ['TAKES', 'SHARES', 'resynthesise', 'cents_off', 'pitch_onehots', 'pitch_scalar', 'Encoder', 'grow', 'Decoder',
+           'PitchedWAE', 'pitched_wae_loss', 'Sampler', 'train_sampler', 'notes_split', 'load_sampler']
 
 # %% ../nbs/03_sampler.ipynb #5cd61ec4
 @torch.no_grad()
-def render(logmel: LogMel,      # that made the pictures, or as it
-           x: torch.Tensor,     # log-mel pictures, (..., n_mels, frames)
-           samples: int = 34_560,  # of a note
-           n_iter: int = 100,   # rounds of Griffin–Lim
-          ) -> torch.Tensor:    # (..., samples)
+def resynthesise(logmel: LogMel,         # that made the pictures, or as it
+                 x: torch.Tensor,        # log-mel pictures, (..., n_mels, frames)
+                 samples: int = 34_560,  # of a note
+                 n_iter: int = 100,      # rounds of Griffin–Lim
+                ) -> torch.Tensor:       # (..., samples)
     "Pictures to sound: undo the scale, spread the mel rows, find phases (Griffin and Lim 1984)."
     magnitude = mel_to_linear(logmel.inverse(x), logmel)
     return griffin_lim(magnitude, logmel.hop_length, n_iter, length=samples)
@@ -129,7 +128,7 @@ class Decoder(nn.Module):
         return own @ x[:, :self.shapes] + self.shared(x[:, self.shapes:])
 
 # %% ../nbs/03_sampler.ipynb #305c1d6f
-def _codes(z, dim: int) -> torch.Tensor:
+def _as_codes(z, dim: int) -> torch.Tensor:
     "Codes as a float tensor (n, dim)."
     z = torch.as_tensor(z, dtype=torch.float32)
     if z.ndim not in (1, 2) or z.shape[-1] != dim or not z.numel():
@@ -163,8 +162,8 @@ class PitchedWAE(nn.Module):
         super().__init__()
         ways = {"late": (pitch_onehots, 0, 19), "beside": (pitch_onehots, 19, 19),
                 "scalar": (pitch_scalar, 1, 1)}  # what the pitch becomes, numbers for encoder, decoder
-        if pitch not in ways: raise ValueError(f"pitch must be one of {', '.join(ways)}, got {pitch!r}")
-        self.tell, self.heard, told = ways[pitch]
+        self.tell, self.heard, told = ways[one_of("pitch", pitch, ways)]
+        self.dim = whole("dim", dim, 1)
         self.logmel = LogMel(**(sound or {}))
         self.config = dict(low=low, high=high, dim=dim, samples=samples, pitch=pitch,
                            transposed=transposed, sound=self.logmel.config)
@@ -176,7 +175,9 @@ class PitchedWAE(nn.Module):
     def encode(self, x: torch.Tensor,  # pictures, (n, n_mels, frames)
                midi=None,              # note numbers, (n,), for an encoder that is told the pitch
               ) -> torch.Tensor:       # codes, (n, dim)
-        "The codes of log-mel pictures."
+        "The codes of log-mel pictures. ValueError on a wrong shape, or without the pitch it must be told."
+        shaped("x", x, "n", len(self.mean), self.decoder.frames, kind="float")
+        if self.heard and midi is None: raise ValueError("midi must be told to this encoder, got None")
         told = self.tell(midi).to(x)[:, :self.heard] if self.heard else x.new_zeros(len(x), 0)
         return self.encoder(x - self.mean, told)
 
@@ -184,7 +185,7 @@ class PitchedWAE(nn.Module):
                midi,         # note numbers, (n,), or one for all
               ) -> torch.Tensor:  # log-mel pictures, (n, n_mels, frames)
         "The pictures of codes at pitches. ValueError on a wrong size or a note that is not playable."
-        z = _codes(z, self.config["dim"]).to(self.mean)
+        z = _as_codes(z, self.dim).to(self.mean)
         midi = _playable(midi, self.config["low"], self.config["high"])
         if len(midi) == 1: midi = midi.expand(len(z))
         if len(z) == 1: z = z.expand(len(midi), -1)
@@ -192,18 +193,18 @@ class PitchedWAE(nn.Module):
         return self.decoder(z, self.tell(midi).to(z)) + self.mean
 
 # %% ../nbs/03_sampler.ipynb #b72a2b31
-def wae_loss(model: PitchedWAE,     # with `mean` set
-             x: torch.Tensor,       # pictures, (n, n_mels, frames), n ≥ 2
-             midi: torch.Tensor,    # note numbers, (n,)
-             weight: float = .02,   # α: how much the prior counts
-            ) -> dict:              # scalars: loss = mse + weight · prior
+def pitched_wae_loss(model: PitchedWAE,    # with `mean` set
+                     x: torch.Tensor,      # pictures, (n, n_mels, frames), n ≥ 2
+                     midi: torch.Tensor,   # note numbers, (n,)
+                     weight: float = .02,  # α: how much the prior counts
+                    ) -> dict:             # scalars: loss = mse + weight · prior
     "Squared error, and the squared MMD of the batch of codes from N(0, I) (Caillon et al. 2019, Eq. 2)."
     z = model.encode(x, midi)
     mse, prior = F.mse_loss(model.decode(z, midi), x), mmd2_normal(z)
     return {"loss": mse + weight * prior, "mse": mse, "prior": prior}
 
 # %% ../nbs/03_sampler.ipynb #db2e8d21
-class Sampler(PitchedWAE):
+class Sampler(Savable, PitchedWAE):
     "An instrument: any playable note at any point of the latent space, as sound."
     def notes(self, z,           # codes, (n, dim), or (dim,) for all notes
               midi,              # note numbers, (n,), or one for all codes
@@ -211,7 +212,7 @@ class Sampler(PitchedWAE):
              ) -> torch.Tensor:  # sounds, (n, samples), at `logmel.sample_rate`
         "Notes at once. ValueError on a code of the wrong size or a note that is not playable."
         with torch.no_grad():
-            return render(self.logmel, self.decode(z, midi), self.config["samples"], n_iter)
+            return resynthesise(self.logmel, self.decode(z, midi), self.config["samples"], n_iter)
 
     def note(self, z,           # a code, (dim,)
              midi: int,         # note number
@@ -222,106 +223,67 @@ class Sampler(PitchedWAE):
         if len(sound) > 1: raise ValueError(f"z and midi make {len(sound)} notes: use notes()")
         return sound[0]
 
-    def save(self, path: str | os.PathLike) -> None:
-        "Write one safetensors file: the weights, and the configuration as JSON in its header."
-        header = {"format": "oplas.Sampler", "config": json.dumps(self.config)}
-        tensors = {k: v.detach().cpu().contiguous() for k, v in self.state_dict().items()}
-        new = pathlib.Path(f"{path}.{os.getpid()}.new")
-        safetensors.torch.save_file(tensors, new, header)
-        os.replace(new, path)  # a file is there whole or not at all
-
-    @classmethod
-    def load(cls, path: str | os.PathLike) -> Sampler:  # on the CPU, in evaluation mode
-        "Read what `save` wrote. FileNotFoundError without it, ValueError for anything but a sampler."
-        config, tensors = _read_sampler(path)
-        try:
-            sampler = cls(**config)
-            sampler.load_state_dict(tensors)
-        except (TypeError, ValueError, RuntimeError) as e:
-            raise ValueError(f"{path} holds a sampler of another configuration: {e}") from e
-        return sampler.eval()
-
-# %% ../nbs/03_sampler.ipynb #62342933
-def _read_sampler(path) -> tuple[dict, dict]:
-    "Configuration and tensors in a file."
-    if not pathlib.Path(path).is_file(): raise FileNotFoundError(f"path: there is no file {path}")
-    try:
-        with safetensors.safe_open(path, "pt") as f:
-            header = f.metadata() or {}
-            tensors = {k: f.get_tensor(k) for k in f.keys()}
-        config = json.loads(header.get("config", "{}"))
-    except (safetensors.SafetensorError, json.JSONDecodeError) as e:
-        raise ValueError(f"{path} is damaged, or no safetensors file ({e})") from e
-    if header.get("format") != "oplas.Sampler":
-        raise ValueError(f"{path} holds no sampler, its header says {header.get('format', 'nothing')!r}")
-    return config, tensors
-
 # %% ../nbs/03_sampler.ipynb #ccb229df
-def _learn(sampler: Sampler, x, midi, weight: float, steps: int, seed: int, progress: bool) -> Sampler:
+def _learn(sampler: Sampler, x, midi, weight: float, epochs: int, seed: int, progress) -> Sampler:
     "Train on pictures and their notes, in batches of 32."
     sampler.mean.copy_(x.mean((0, 2))[:, None])
-    epochs = max(1, round(steps / (len(x) // 32)))
-    fit(sampler, partial(wae_loss, weight=weight), (x, midi), epochs=epochs, batch_size=32, lr=3e-3,
-        seed=seed, progress=progress)
+    loss = partial(pitched_wae_loss, weight=number("weight", weight, 0))
+    fit(sampler, loss, (x, midi), epochs=epochs, batch_size=32, lr=3e-3, seed=seed, progress=progress)
     return sampler.cpu().eval()
-
-def _new(seed: int, **config) -> Sampler:
-    "A sampler that has not learned; the caller's random numbers stay as they are."
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        return Sampler(**config)
 
 # %% ../nbs/03_sampler.ipynb #78787bf5
 def train_sampler(notes: Notes,           # of a model or of recordings, all at one rate
                   weight: float = .02,    # how much the prior counts; 0 gives a plain autoencoder
-                  steps: int = 1320,      # batches of 32
+                  epochs: int = 30,       # times to go through the notes, 32 at once; more for few notes
                   seed: int = 0,          # of the starting weights and the batches
-                  progress: bool = True,  # show a bar
+                  progress: bool | None = None,  # show a bar; None: if it takes over a second
                   **config,               # settings of `Sampler`: dim, pitch, transposed, sound
                  ) -> Sampler:            # on the CPU, in evaluation mode
     "A sampler of these notes. ValueError on fewer than 32 notes, a bad weight, and as `Sampler`."
     if len(notes) < 32: raise ValueError(f"notes must be at least 32 to learn from, got {len(notes)}")
-    if not 0 <= weight < float("inf"):
-        raise ValueError(f"weight must be a finite number of at least 0, got {weight!r}")
+    number("weight", weight, 0)
     pitch_onehots(notes.midi)  # refuses what it cannot tell
     config["sound"] = {"sample_rate": notes.sample_rate, **config.get("sound", {})}
-    sampler = _new(seed, low=int(notes.midi.min()), high=int(notes.midi.max()),
-                   samples=notes.audio.shape[1], **config)
+    sampler = fresh(seed, Sampler, low=int(notes.midi.min()), high=int(notes.midi.max()),
+                    samples=notes.audio.shape[1], **config)
     x = sampler.logmel.fit_transform(notes.audio)
-    return _learn(sampler, x, notes.midi, weight, steps, seed, progress)
+    return _learn(sampler, x, notes.midi, weight, epochs, seed, progress)
 
 # %% ../nbs/03_sampler.ipynb #0b5c1f0f
 TAKES = 28  #: takes of each note in the chapter
 SHARES = (.7, .05, .25)  #: of them to train on, to choose by, to test on
 
-@functools.lru_cache(1)
-def lesson(seed: int = 2027) -> tuple[Notes, Notes, Notes]:  # to train on, choose by, test on
+@lru_cache(1)
+def notes_split(split: int = 2027,  # seed of the plucks and of who goes where
+               ) -> tuple[Notes, Notes, Notes]:  # to train on, choose by, test on
     "The plucks of the chapter, 2,016, parted by (instrument, pitch, take)."
-    return plucks(TAKES, seed=seed).split(SHARES, seed=seed)
+    return plucks(TAKES, seed=split).split(SHARES, seed=split)
 
-@functools.lru_cache(1)
-def _pictures(data: int) -> tuple[LogMel, torch.Tensor]:
+@lru_cache(1)
+def _pictures_to_learn(split: int) -> tuple[LogMel, torch.Tensor]:
     "The training pictures, made once for all samplers that learn from them."
     logmel = LogMel()
-    return logmel, logmel.fit_transform(lesson(data)[0].audio)
+    return logmel, logmel.fit_transform(notes_split(split)[0].audio)
 
 # %% ../nbs/03_sampler.ipynb #fc70d1bd
-def _trained(data: int, takes: int, seed: int, weight: float, steps: int, **config) -> dict:
+def _trained(split, takes, seed, weight, epochs, progress, **config) -> dict[str, torch.Tensor]:
     "What `load_or_train` keeps."
-    (logmel, x), notes, sampler = _pictures(data), lesson(data)[0], _new(seed, **config)
+    (logmel, x), notes = _pictures_to_learn(split), notes_split(split)[0]
+    sampler, first = fresh(seed, Sampler, **config), notes.take < takes
     sampler.logmel.load_state_dict(logmel.state_dict())
-    first = notes.take < takes
-    return _learn(sampler, x[first], notes.midi[first], weight, steps, seed, False).state_dict()
+    learned = _learn(sampler, x[first], notes.midi[first], weight, epochs, seed, progress)
+    return learned.state_dict()
 
-def load_sampler(seed: int = 0,         # of the training
-                 weight: float = .02,   # how much the prior counts
-                 steps: int = 1320,     # batches of 32
+def load_sampler(weight: float = .02,   # how much the prior counts
+                 epochs: int = 30,      # times to go through the notes
                  takes: int = TAKES,    # train on the first takes alone
-                 data: int = 2027,      # seed of the plucks and of their split
+                 seed: int = 0,         # of the training
+                 split: int = 2027,     # seed of the plucks and of their split
+                 progress: bool | None = None,  # as for `train_sampler`
                  **config,              # settings of `Sampler`: dim, pitch, transposed
                 ) -> Sampler:           # on the CPU, in evaluation mode
     "The chapter's sampler from the cache, or trained and kept there. ValueError as `Sampler`."
-    settings = dict(data=data, takes=takes, seed=seed, weight=weight, steps=steps, **config)
+    settings = dict(split=split, takes=takes, seed=seed, weight=weight, epochs=epochs, **config)
     sampler = Sampler(**config)
-    sampler.load_state_dict(load_or_train("sampler", settings, _trained))
+    sampler.load_state_dict(load_or_train("sampler", settings, _trained, progress=progress))
     return sampler.eval()

@@ -331,6 +331,13 @@ def test_the_cache_itself_does_not_count():
     assert code_key(load_or_train) == code_key(write) != code_key(checks.whole)
 
 
+def test_what_stands_aside_is_passed_on_and_not_in_the_key(cache):
+    def quiet(width, progress):
+        trainings.append(progress)
+        return {"x": torch.ones(width)}
+    for progress in (None, True): load_or_train("toy", {"width": 3}, quiet, progress=progress)
+    assert log == [None] and len(list(cache.iterdir())) == 1
+
 # ---- load or train
 
 trainings = []

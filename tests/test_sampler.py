@@ -6,8 +6,8 @@ import torch
 from hypothesis import given, settings, strategies as st
 
 from oplas.strings import Notes, plucks
-from oplas.sampler import (Decoder, Encoder, Sampler, cents_off, grow, pitch_onehots, pitch_scalar, render,
-                           train_sampler, wae_loss)
+from oplas.sampler import (Decoder, Encoder, Sampler, cents_off, grow, pitch_onehots, pitch_scalar,
+                           pitched_wae_loss, resynthesise, train_sampler)
 
 torch.set_num_threads(1)
 SMALL = dict(sound=dict(n_fft=1024, hop_length=256, n_mels=48))
@@ -22,7 +22,7 @@ def notes():
 
 
 @pytest.fixture(scope="module")
-def trained(notes): return train_sampler(notes, steps=6, progress=False, **SMALL)
+def trained(notes): return train_sampler(notes, epochs=6, progress=False, **SMALL)
 
 
 @given(st.lists(st.integers(12, 95), min_size=1, max_size=20))
@@ -64,29 +64,29 @@ def test_at_first_the_pitch_changes_nothing():
 
 def test_training_learns_the_pitch(notes):
     "A pitch that the decoder is told changes what it draws, and the loss falls."
-    short, longer = (train_sampler(notes, steps=n, progress=False, **SMALL) for n in (1, 60))
+    short, longer = (train_sampler(notes, epochs=n, progress=False, **SMALL) for n in (1, 60))
     x = longer.logmel(notes.audio)
-    with torch.no_grad(): before, after = (wae_loss(m, x, notes.midi)["mse"] for m in (short, longer))
+    with torch.no_grad(): before, after = (pitched_wae_loss(m, x, notes.midi)["mse"] for m in (short, longer))
     assert after < .5 * before
     drawn = longer.decode(torch.zeros(4), [60, 67])
     assert (drawn[0] - drawn[1]).abs().max() > .05
 
 
 def test_the_same_seed_gives_the_same_sampler(notes):
-    a, b, c = (train_sampler(notes, steps=2, seed=s, progress=False, **SMALL).state_dict() for s in (1, 1, 2))
+    a, b, c = (train_sampler(notes, epochs=2, seed=s, progress=False, **SMALL).state_dict() for s in (1, 1, 2))
     assert all(torch.equal(a[k], b[k]) for k in a)
     assert not torch.equal(a["decoder.shared.weight"], c["decoder.shared.weight"])
 
 
 def test_training_leaves_the_callers_random_numbers(notes):
     torch.manual_seed(5); expected = torch.rand(3)
-    torch.manual_seed(5); train_sampler(notes, steps=1, progress=False, **SMALL)
+    torch.manual_seed(5); train_sampler(notes, epochs=1, progress=False, **SMALL)
     assert torch.equal(torch.rand(3), expected)
 
 
 @pytest.mark.parametrize("pitch", ["late", "beside", "scalar"])
 def test_every_way_of_telling_the_pitch_trains_and_plays(notes, pitch):
-    s = train_sampler(notes, steps=2, pitch=pitch, progress=False, **SMALL)
+    s = train_sampler(notes, epochs=2, pitch=pitch, progress=False, **SMALL)
     z = s.encode(s.logmel(notes.audio[:3]), notes.midi[:3])
     assert z.shape == (3, 4) and s.notes(z.detach(), notes.midi[:3], n_iter=2).shape == (3, 8192)
 
@@ -96,6 +96,15 @@ def test_notes_are_what_note_gives(trained):
     together = trained.notes(z, midi, n_iter=5)
     for k in range(3): assert torch.allclose(together[k], trained.note(z[k], midi[k], n_iter=5), atol=1e-3)
     assert trained.notes(z, 62, n_iter=2).shape == trained.notes(z[0], midi, n_iter=2).shape == (3, 8192)
+
+
+def test_encode_refuses_what_it_cannot_read(trained, notes):
+    x = trained.logmel(notes.audio[:2])
+    for bad in (x[:, 1:], x[..., 1:], x[0], x.long(), [0.]):
+        with pytest.raises(ValueError, match="^x must be"): trained.encode(bad)
+    told = Sampler(**{**trained.config, "pitch": "beside"})
+    with pytest.raises(ValueError, match="^midi must be told"): told.encode(x)
+    assert told.encode(x, notes.midi[:2]).shape == (2, 4)
 
 
 def test_note_is_one_note(trained):
@@ -137,7 +146,7 @@ def test_a_file_that_is_no_sampler_is_refused(trained, tmp_path):
     path.write_bytes(b"nonsense")
     with pytest.raises(ValueError, match="damaged"): Sampler.load(path)
     st_torch.save_file({"a": torch.zeros(1)}, path)
-    with pytest.raises(ValueError, match="no sampler"): Sampler.load(path)
+    with pytest.raises(ValueError, match="no Sampler"): Sampler.load(path)
     trained.save(path)
     path.write_bytes(path.read_bytes()[:-100])
     with pytest.raises(ValueError, match="damaged"): Sampler.load(path)
@@ -162,7 +171,7 @@ def test_too_few_notes_and_bad_weights_are_refused(notes):
 
 def test_another_rate_goes_into_the_pictures(notes):
     slow = Notes(notes.audio, notes.midi, notes.instrument, notes.take, notes.instruments, 16_000)
-    assert train_sampler(slow, steps=1, progress=False, **SMALL).logmel.sample_rate == 16_000
+    assert train_sampler(slow, epochs=1, progress=False, **SMALL).logmel.sample_rate == 16_000
 
 
 def test_silence_is_in_no_tune():
@@ -171,6 +180,6 @@ def test_silence_is_in_no_tune():
     assert off[0].abs() < 5 and off[1].isnan()
 
 
-def test_render_of_silence_is_silent(trained):
-    assert render(trained.logmel, torch.full((1, 48, 33), -1.), 8192, 3).abs().max() == 0
+def test_resynthesised_silence_is_silent(trained):
+    assert resynthesise(trained.logmel, torch.full((1, 48, 33), -1.), 8192, 3).abs().max() == 0
 
