@@ -491,7 +491,8 @@ TWO = """
     import torch
     from torch import nn
     from lightning_fabric import Fabric
-    from oplas.training import NonFiniteLoss, fit, seed_everything
+    from oplas.machine import seed_everything
+    from oplas.training import NonFiniteLoss, fit
 
     class Auto(nn.Module):
         "Has methods of its own, and no forward."
