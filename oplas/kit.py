@@ -4,7 +4,7 @@
 
 # %% ../nbs/33_kit.ipynb #76c6b06e
 from __future__ import annotations
-import linecache, warnings
+import sys, warnings
 import joblib
 import torch
 from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
@@ -14,6 +14,7 @@ from scipy import stats
 from .book import Claims, Exercises
 from .machine import bar, limit_threads
 from .plots import style
+from .source import page_cells
 
 # %% auto #0
 __all__ = ['chapter', 'sweep', 'in_threads', 'Interval', 'interval', 'table']
@@ -38,7 +39,7 @@ def sweep(function: Callable,    # called as `function(seed=…, **arguments)`
     seeds = list(seeds)
     jobs = [(name, seed) for name in settings for seed in seeds]
     if not jobs: raise ValueError(f"nothing to do: {len(settings)} settings, {len(seeds)} seeds")
-    cells = {name: entry for name, entry in linecache.cache.items() if len(entry) == 4 and entry[1] is None}
+    cells = page_cells()
     call = joblib.delayed(_as_on_the_page)
     workers = joblib.Parallel(n_jobs=-1, idle_worker_timeout=5, return_as="generator")
     results = workers(call(cells, function, dict(settings[name], seed=seed)) for name, seed in jobs)
@@ -46,7 +47,7 @@ def sweep(function: Callable,    # called as `function(seed=…, **arguments)`
 
 def _as_on_the_page(cells, function, arguments):
     "Call a function in a worker that knows the source of the page's cells too: the cache's key needs it."
-    linecache.cache.update(cells)
+    if cells: sys.modules["__main__"].In = cells
     return function(**arguments)
 
 # %% ../nbs/33_kit.ipynb #bf471feb
