@@ -254,6 +254,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '', 'doc_host': '', 'git_url
                            'oplas.kit.Interval.high': ('kit.html#interval.high', 'oplas/kit.py'),
                            'oplas.kit.Interval.low': ('kit.html#interval.low', 'oplas/kit.py'),
                            'oplas.kit._as_on_the_page': ('kit.html#_as_on_the_page', 'oplas/kit.py'),
+                           'oplas.kit._packed': ('kit.html#_packed', 'oplas/kit.py'),
                            'oplas.kit.chapter': ('kit.html#chapter', 'oplas/kit.py'),
                            'oplas.kit.in_threads': ('kit.html#in_threads', 'oplas/kit.py'),
                            'oplas.kit.interval': ('kit.html#interval', 'oplas/kit.py'),
