@@ -70,6 +70,19 @@ def test_a_function_of_the_page_has_its_key_in_a_worker(monkeypatch):
     assert nb.cells[2].outputs[0]["text"].strip() == "True"
 
 
+CACHED = ['import os\nfrom functools import lru_cache\n@lru_cache(1)\ndef token(length): return os.urandom(length)\ndef made(seed): return os.getpid(), token(8)',
+          'from oplas.kit import sweep\nfound = set(sweep(made, {"a": {}}, range(6)).values())\nprint(len(found) == len({p for p, _ in found}))']
+
+
+def test_what_a_function_of_the_page_caches_is_made_once_in_each_worker(monkeypatch):
+    monkeypatch.setenv("TQDM_DISABLE", "1")
+    import nbformat
+    from nbclient import NotebookClient
+    nb = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(c) for c in CACHED])
+    NotebookClient(nb, timeout=120, kernel_name="python3").execute()
+    assert nb.cells[1].outputs[0]["text"].strip() == "True"
+
+
 def test_in_threads_keeps_the_order_and_wants_equal_lengths():
     assert kit.in_threads(pow, range(6), [2] * 6) == [k ** 2 for k in range(6)]
     with pytest.raises(ValueError, match="shorter|longer"): kit.in_threads(pow, range(6), [2])
