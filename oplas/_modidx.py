@@ -372,6 +372,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '', 'doc_host': '', 'git_url
                                 'oplas.pictures.Digits.plot': ('pictures.html#digits.plot', 'oplas/pictures.py'),
                                 'oplas.pictures.Digits.size': ('pictures.html#digits.size', 'oplas/pictures.py'),
                                 'oplas.pictures._counts': ('pictures.html#_counts', 'oplas/pictures.py'),
+                                'oplas.pictures._cuts': ('pictures.html#_cuts', 'oplas/pictures.py'),
                                 'oplas.pictures._mnist_download': ('pictures.html#_mnist_download', 'oplas/pictures.py'),
                                 'oplas.pictures._mnist_folder': ('pictures.html#_mnist_folder', 'oplas/pictures.py'),
                                 'oplas.pictures._read_idx': ('pictures.html#_read_idx', 'oplas/pictures.py'),

@@ -126,18 +126,25 @@ def digits(full: bool = False,  # MNIST instead of scikit-learn's small digits
     y = [torch.from_numpy(np.asarray(y, np.int64)) for y in (y_train, y_test)]
     return Digits(x[0], y[0], x[1], y[1])
 
+# %% ../nbs/25_pictures.ipynb #676410f1
+def _cuts(n, parts):
+    "How many of n groups go to each part, one or more, if a list of them is cut."
+    counts = np.diff(np.round(n * parts.cumsum()).astype(int), prepend=0)
+    for poor in np.flatnonzero(counts == 0): counts[[poor, counts.argmax()]] += 1, -1
+    return counts
+
 # %% ../nbs/25_pictures.ipynb #65f4afbe
-def _counts(n, parts, owed, least):
-    "How many of n groups go to each part, one or more to the first few; brings what is owed up to date."
+def _counts(n, parts, owed):
+    "How many of n groups go to each part, one or more to the first; brings what is owed up to date."
     counts = np.floor(n * parts + 1e-9).astype(int)
     owed += n * parts - counts
     more = np.argsort(-owed)[:n - counts.sum()]
     counts[more] += 1
     owed[more] -= 1
-    for poor in np.flatnonzero(counts[:least] == 0)[:n]:
+    if n and not counts[0]:
         rich = counts.argmax()
-        counts[[poor, rich]] += 1, -1
-        owed[[poor, rich]] -= 1, -1
+        counts[[0, rich]] += 1, -1
+        owed[[0, rich]] -= 1, -1
     return counts
 
 # %% ../nbs/25_pictures.ipynb #8985931f
@@ -153,16 +160,16 @@ def deal(groups,  # (n,), whole numbers or names; rows of a group go into one pa
         raise ValueError(f"shares must be above 0 and add up to 1, got {shares!r}")
     whole("seed", seed, 0)
     names, group = np.unique(groups, return_inverse=True)
-    kind, least = np.zeros(len(group), int), len(parts)
-    if kinds is not None: kind, least = np.unique(kinds, return_inverse=True)[1], 1
-    elif len(names) < least: raise ValueError(f"shares: {least} parts need as many groups, got {len(names)}")
-    if kind.shape != group.shape:
-        raise ValueError(f"kinds must be {len(group)} numbers, one for each row of groups, got {len(kind)}")
+    if kinds is None and len(names) < len(parts):
+        raise ValueError(f"shares: {len(parts)} parts need as many groups, got {len(names)}")
+    kind = np.unique(np.zeros(len(group)) if kinds is None else kinds, return_inverse=True)[1]
+    if len(kind) != len(group): raise ValueError(f"kinds must be {len(group)}, as groups, got {len(kind)}")
     kind_of, part, owed = np.full(len(names), -1), np.zeros(len(names), int), np.zeros(len(parts))
     kind_of[group] = kind
     kind_of[group[kind_of[group] != kind]] = -1  # of several kinds
     rng = np.random.default_rng(seed)
     for k in rng.permutation(kind.max(initial=-1) + 1):
         own = rng.permutation(np.flatnonzero(kind_of == k))
-        part[own] = np.repeat(range(len(parts)), _counts(len(own), parts, owed, least))
+        counts = _cuts(len(own), parts) if kinds is None else _counts(len(own), parts, owed)
+        part[own] = np.repeat(range(len(parts)), counts)
     return part[group]

@@ -138,7 +138,7 @@ def test_the_real_package_counts(monkeypatch):
     from oplas import training
     train = program("from oplas.training import fit\ndef train(): return fit(1, 2, 3)")["train"]
     before = code_key(train)
-    monkeypatch.setattr(training, "_mix", lambda *numbers: 3)
+    monkeypatch.setattr(training, "_batches", lambda *numbers: 3)
     assert code_key(train) != before
     monkeypatch.undo()
     assert code_key(train) == before

@@ -185,7 +185,7 @@ def test_too_few_groups():
     assert len(deal([], kinds=[])) == 0
 
 def test_kinds_of_another_length():
-    with pytest.raises(ValueError, match="kinds must be 4 numbers.*got 3"): deal([0, 1, 2, 3], kinds=[0, 0, 1])
+    with pytest.raises(ValueError, match="kinds must be 4.*got 3"): deal([0, 1, 2, 3], kinds=[0, 0, 1])
 
 @pytest.mark.parametrize("wrap", [list, np.array, torch.tensor, lambda x: np.array([f"name {v}" for v in x])])
 def test_what_groups_may_be(wrap):
@@ -202,7 +202,7 @@ def test_groups_of_one_kind(groups, shares, seed):
     part = deal(groups, shares, seed)
     counts = np.array([len(np.unique(groups[part == i])) for i in range(len(shares))])
     assert counts.sum() == n and counts.min() >= 1                                          # no group in two parts, no part empty
-    if (n * np.array(shares) >= 1).all(): assert np.abs(counts - n * np.array(shares)).max() < 1
+    if (n * np.array(shares) >= 1).all(): assert np.abs(counts - n * np.array(shares)).max() <= 1
     assert (part == deal(groups, shares, seed)).all()
 
 @settings(max_examples=80, deadline=None)
