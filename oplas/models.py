@@ -44,6 +44,7 @@ class Savable:
             raise ValueError(f"{path} holds a {cls.__name__} of another configuration: {e}") from e
         return model.eval()
 
+# %% ../nbs/35_models.ipynb #f21730a0
 def _contents(path, name) -> tuple[dict, dict]:
     "Configuration and tensors in a file that a class `name` wrote."
     try: tensors, about = read(path) or (None, None)
