@@ -4,13 +4,10 @@
 
 # %% ../nbs/27_audio.ipynb #5a3a7f66
 from __future__ import annotations
-
 import base64, html, io, math, os, pathlib, re, warnings
-
 import numpy as np
 import torch
 from torch import nn
-
 from .checks import finite, number, positive, whole
 from .machine import bar, one_thread
 from .plots import svg
@@ -341,7 +338,6 @@ def griffin_lim(magnitude: torch.Tensor,     # (..., bins, frames), 0 or more, b
         c = _refine(c, s, tail, scale, window, hop_length, n_iter, momentum)
         out.append((_overlap_add(torch.fft.irfft(c, n_fft) * window, hop_length) * scale)[:, inside])
     return torch.cat(out).reshape(*magnitude.shape[:-2], length)
-
 
 # %% ../nbs/27_audio.ipynb #4093ab16
 def spectral_convergence(audio,                    # (..., samples)
