@@ -576,7 +576,6 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '', 'doc_host': '', 'git_url
                                'oplas.widgets._on_page': ('widgets.html#_on_page', 'oplas/widgets.py'),
                                'oplas.widgets._placed': ('widgets.html#_placed', 'oplas/widgets.py'),
                                'oplas.widgets._points': ('widgets.html#_points', 'oplas/widgets.py'),
-                               'oplas.widgets._positions': ('widgets.html#_positions', 'oplas/widgets.py'),
                                'oplas.widgets._reel': ('widgets.html#_reel', 'oplas/widgets.py'),
                                'oplas.widgets._rim': ('widgets.html#_rim', 'oplas/widgets.py'),
                                'oplas.widgets._scene': ('widgets.html#_scene', 'oplas/widgets.py'),

@@ -448,8 +448,7 @@ def _range(rate, fmin, fmax):
     "ValueError unless pitches can be looked for in this range at this rate."
     _rate(rate)
     if not 0 < fmin < fmax < rate / 2:
-        raise ValueError(f"fmin and fmax must rise between 0 and {rate / 2:g} Hz, got {fmin!r} and "
-                         f"{fmax!r}")
+        raise ValueError(f"fmin and fmax must rise between 0 and {rate / 2:g} Hz, got {fmin!r} and {fmax!r}")
     if math.ceil(rate / fmax) > math.floor(rate / fmin):
         raise ValueError(f"fmin and fmax must have a whole lag between them, got {fmin!r}, {fmax!r} Hz")
 

@@ -69,8 +69,7 @@ def _cholesky(name: str, cov: torch.Tensor, dim: int) -> torch.Tensor:
         gap = (cov - cov.mT).abs().max().item()
         raise ValueError(f"{name} must be symmetric, got entries that differ by {gap:.4g}")
     factor, failed = torch.linalg.cholesky_ex(cov)
-    if failed.any():
-        raise ValueError(f"{name} must be positive definite, got one without a Cholesky factor")
+    if failed.any(): raise ValueError(f"{name} must be positive definite, got one without a Cholesky factor")
     return factor
 
 # %% ../nbs/01_divergences.ipynb #382caf6e
@@ -401,8 +400,7 @@ def mmd_test(x: torch.Tensor,                 # points, shape (n, dim)
     clouds or if permutations < 1."""
     if permutations < 1: raise ValueError(f"permutations must be at least 1, got {permutations}")
     x, y, batch = _two_clouds(x, y, 2)
-    if batch:
-        raise ValueError(f"x and y must have shape (points, dim), got a batch of shape {tuple(batch)}")
+    if batch: raise ValueError(f"x and y must have shape (points, dim), got a batch of shape {tuple(batch)}")
     kernel, n, m = kernel or rbf(median_bandwidth(x, y)), x.shape[1], y.shape[1]
     pool = torch.cat([x, y], 1)[0].detach()
     g = torch.Generator().manual_seed(seed)
