@@ -4,6 +4,7 @@
 
 # %% ../nbs/02_autoencoders.ipynb #89515429
 from __future__ import annotations
+import numpy as np
 import torch
 import torch.nn as nn
 import torch.nn.functional as F
@@ -17,8 +18,8 @@ from .pictures import digits
 from .training import fit
 
 # %% auto #0
-__all__ = ['Autoencoder', 'ae_loss', 'vae_loss', 'wae_loss', 'train_autoencoder', 'load_autoencoder', 'noise_growth',
-           'high_frequency_share']
+__all__ = ['Autoencoder', 'ae_loss', 'vae_loss', 'wae_loss', 'train_autoencoder', 'load_autoencoder', 'compare_planes',
+           'noise_growth', 'high_frequency_share']
 
 # %% ../nbs/02_autoencoders.ipynb #2e49bf13
 def _mlp(*widths: int) -> nn.Sequential:
@@ -139,6 +140,41 @@ def load_autoencoder(kind: str = "wae",    # "ae", "vae", "wae" or "wae-cloud"
     model = Autoencoder(28 if full else 8, dim, width)
     model.load_state_dict(load_or_train("autoencoder", config, _trained, progress=progress))
     return model.eval()
+
+# %% ../nbs/02_autoencoders.ipynb #e3038171
+def _drawer(model, x):
+    "A function from a place in the plane, in spreads of the codes of x, to the model's drawing."
+    with torch.no_grad(): z = model.encode(x)
+
+    @torch.no_grad()
+    def draw(across, up):
+        place = torch.tensor([[across, up]])
+        return model.decode(z.mean(0) + place * z.std(0))[0, 0].numpy()
+    return draw
+
+# %% ../nbs/02_autoencoders.ipynb #8a8b315b
+def compare_planes(weights: dict[str, float],  # kind -> weight, as for `load_autoencoder`
+                   seed: int = 0,              # of the trainings
+                   split: int = 0,             # seed of the digits' split
+                  ):                           # an ipywidgets `VBox`
+    """Two sliders over the planes of autoencoders: what each draws at one place, side by side.
+    ValueError without a kind, and as `load_autoencoder`."""
+    from ipywidgets import HTML
+    from oplas.widgets import plane
+    if not weights: raise ValueError(f"weights must name at least one kind, got {weights!r}")
+    x, load = digits(seed=split).x_train, partial(load_autoencoder, seed=seed, split=split)
+    drawers = [_drawer(load(kind, weight=weight), x) for kind, weight in weights.items()]
+
+    def drawings(across, up):
+        bars = [np.pad(draw(across, up), ((0, 0), (0, 1)), constant_values=.45) for draw in drawers]
+        return np.hstack(bars)[:, :-1]
+    names = [kind.upper() for kind in weights]
+    control = plane(drawings, x=(-2.5, 2.5), y=(-2.5, 2.5), steps=11, names=("across", "up"), width=420,
+                    alt=f"{len(names)} digits, from left to right by the {', the '.join(names)},")
+    captions = "".join(f"<b style='flex:1;text-align:center'>{name}</b>" for name in names)
+    captions = HTML(f"<div style='display:flex;max-width:420px'>{captions}</div>")
+    control.children = (*control.children[:2], captions, *control.children[2:])
+    return control
 
 # %% ../nbs/02_autoencoders.ipynb #3671f231
 @torch.no_grad()

@@ -10,11 +10,11 @@ from functools import lru_cache, partial
 from itertools import takewhile
 from pathlib import Path
 from typing import Callable
+from .source import code_of
 
 # %% auto #0
-__all__ = ['TAGS_OF', 'OTHER_VERDICT', 'directives', 'tags', 'exported_names', 'badge', 'anchor', 'code_of', 'modules_in',
-           'package_hash', 'read', 'Claim', 'Claims', 'claims_of', 'all_claims', 'Mark', 'Exercises', 'docment_lines',
-           'setup']
+__all__ = ['TAGS_OF', 'OTHER_VERDICT', 'directives', 'tags', 'exported_names', 'badge', 'anchor', 'modules_in', 'package_hash',
+           'read', 'Claim', 'Claims', 'claims_of', 'all_claims', 'Mark', 'Exercises', 'docment_lines', 'setup']
 
 # %% ../nbs/32_book.ipynb #f9b1e07c
 #: Jupyter Book's tags for each directive
@@ -65,16 +65,6 @@ def anchor(module: str, name: str) -> str:
     return f"code-{module}-{'cap-' * name[0].isupper()}{name}".replace(".", "-").replace("_", "-").lower()
 
 # %% ../nbs/32_book.ipynb #86876a5f
-def code_of(text: str,  # of a module
-           ) -> str:    # the same for two texts that differ in comments, docstrings and layout alone
-    "What a module does, as a text."
-    tree = ast.parse(text)
-    for node in ast.walk(tree):
-        body = getattr(node, "body", None)
-        first = body[0] if isinstance(body, list) and body else None
-        if isinstance(first, ast.Expr) and isinstance(first.value, ast.Constant): del body[0]
-    return ast.dump(tree)
-
 def modules_in(text: str,     # of a page or module
                known: set,    # names of modules
               ) -> set[str]:  # those that the text names beside the package, or imports from it

@@ -5,17 +5,16 @@
 # %% ../nbs/22_cache.ipynb #8c404a71
 from __future__ import annotations
 
-import ast, contextlib, enum, functools, hashlib, importlib, importlib.metadata, importlib.util
-import json, linecache, os, pathlib, re, symtable, sys, tempfile, textwrap, time, types, warnings
+import contextlib, functools, hashlib, json, os, pathlib, re, sys, tempfile, time, types, warnings
 from collections.abc import Callable
 
 import numpy as np
 import platformdirs
 import safetensors.torch
 import torch
-from torch import nn
 
 from .machine import own_randomness, seed_everything
+from .source import reached
 
 # %% auto #0
 __all__ = ['plain', 'digest', 'write', 'read', 'set_aside', 'code_key', 'cache_file', 'load_or_train']
@@ -88,168 +87,34 @@ def set_aside(path: pathlib.Path,  # of a file that cannot be used
                   "training starts afresh", stacklevel=3)
     with contextlib.suppress(OSError): os.replace(path, path.with_name(path.name + ".damaged"))
 
-# %% ../nbs/22_cache.ipynb #b35f96c3
-_SHOWN = "IPython", "ipywidgets", "matplotlib", "tqdm"  # they show what was computed elsewhere
-
-@functools.cache
-def _ours(module):
-    "Is a module, given by name, from oplas, a notebook or a file of the user?"
-    top = module.partition(".")[0]
-    if top in ("oplas", "__main__", "__mp_main__"): return module != "oplas.cache"  # keeps what others make
-    file = getattr(sys.modules.get(top), "__file__", None)
-    with contextlib.suppress(ImportError, ValueError):
-        file = file or getattr(importlib.util.find_spec(top), "origin", None)
-    installed = {"site-packages", "dist-packages"} & set(pathlib.Path(file or "").parts)
-    return bool(file) and not installed and top not in sys.stdlib_module_names
-
-@functools.cache
-def _version(top):
-    "Version of a library, under its own name or, as with scikit-learn, under that of its package."
-    with contextlib.suppress(ImportError): return importlib.metadata.version(top)
-    with contextlib.suppress(ImportError): return getattr(importlib.import_module(top), "__version__", "")
-
-def _theirs(module, *names):
-    "In words, something from a library."
-    top = module.partition(".")[0]
-    return "shown or kept" if top in (*_SHOWN, "oplas") else f"{top} {_version(top)} {names}"
-
-# %% ../nbs/22_cache.ipynb #f887491a
-@functools.lru_cache(maxsize=1000)
-def _definitions(text, package):
-    "(name, first line) -> functions of a text, as trees without what does not run."
-    tree, found = ast.parse(text), {}
-    for node in ast.walk(tree):
-        defines = isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef))
-        if (defines or isinstance(node, ast.ClassDef)) and ast.get_docstring(node, False) is not None:
-            node.body = node.body[1:] or [ast.Pass()]
-        if defines or isinstance(node, ast.Lambda):
-            line = min(part.lineno for part in (node, *getattr(node, "decorator_list", ())))
-            found.setdefault((getattr(node, "name", "<lambda>"), line), []).append(node)
-            node.returns = None
-        if isinstance(node, ast.arg): node.annotation = None
-        if isinstance(node, ast.ImportFrom) and node.level:  # nbdev writes `from .x` for `from oplas.x`
-            node.module = importlib.util.resolve_name("." * node.level + (node.module or ""), package)
-            node.level = 0
-    return found
-
-def _codes(code):
-    "A code object and those inside it."
-    return {code}.union(*(_codes(c) for c in code.co_consts if isinstance(c, types.CodeType)))
-
-@functools.lru_cache(maxsize=1000)
-def _written(loader, module, text):
-    "What the text of a module compiles to; nothing if it is no plain file."
-    with contextlib.suppress(ImportError, AttributeError): return _codes(loader.get_code(module))
-    return ()
-
-def _tree(f):
-    "The definition of a function, without what does not run. ValueError if there is no source of it."
-    code, scope = f.__code__, f.__globals__
-    linecache.checkcache(code.co_filename)
-    text = "".join(linecache.getlines(code.co_filename, scope))
-    found = _definitions(text, scope.get("__package__") or "").get((code.co_name, code.co_firstlineno))
-    written = _written(scope.get("__loader__"), scope["__name__"], text)
-    if found and (not written or code in written): return ast.Module(found, [])  # lambdas may share a line
-    raise ValueError(f"code_key: {f.__qualname__} is not what stands in {code.co_filename}, line "
-                     f"{code.co_firstlineno}. If the file was edited, restart Python; if exec made the "
-                     "function, put it into a file or a cell")
-
-# %% ../nbs/22_cache.ipynb #5e6a74cf
-def _outside(text, given):
-    "Names that a definition takes from outside; `given` are those of the functions around it."
-    around = f"def __around__({', '.join(given)}):\n{textwrap.indent(text, ' ')}"
-    tables = [symtable.symtable(around, "definition", "exec")]
-    for table in tables: tables += table.get_children()  # the list grows while we go through it
-    return sorted({s.get_name() for table in tables for s in table.get_symbols() if s.is_global()})
-
-def _module(name):
-    "A module of ours, imported if need be; of a library, an empty one with its name."
-    with contextlib.suppress(ImportError):
-        if _ours(name): return importlib.import_module(name)
-    return types.ModuleType(name)
-
-def _member(owner, name):
-    "What stands behind a module's dot; of a library, the module itself."
-    if not _ours(owner.__name__): return owner
-    return getattr(owner, name) if hasattr(owner, name) else _module(f"{owner.__name__}.{name}")
-
-def _reached(f, tree, text):
-    "The objects that the names in a function's definition stand for."
-    names = {n: f.__globals__[n] for n in _outside(text, f.__code__.co_freevars) if n in f.__globals__}
-    nodes = [*ast.walk(tree)]
-    for node, a in ((n, a) for n in nodes if isinstance(n, (ast.Import, ast.ImportFrom)) for a in n.names):
-        top, whole = a.name.partition(".")[0], _module(getattr(node, "module", a.name))
-        if isinstance(node, ast.ImportFrom): names[a.asname or a.name] = _member(whole, a.name)
-        else: names[a.asname or top] = whole if a.asname else _module(top)
-    objects = {n: names[n.id] for n in nodes if isinstance(n, ast.Name) and n.id in names}
-    for node in reversed(nodes):  # what stands before a dot comes first
-        if isinstance(node, ast.Attribute) and isinstance(objects.get(node.value), types.ModuleType):
-            objects[node] = _member(objects[node.value], node.attr)
-    return list(objects.values())
-
 # %% ../nbs/22_cache.ipynb #9b256b4d
-_VALUES = (int, float, complex, str, bytes, type(None), type(...), range, pathlib.PurePath, enum.Enum,
-           torch.dtype, torch.device, np.generic, np.dtype)
-_PARTIAL = "func", "args", "keywords"
-_WRAPPERS = {functools.partial: _PARTIAL, functools.partialmethod: _PARTIAL,
-             functools.cached_property: ("func",), property: ("fget", "fset", "fdel"),
-             staticmethod: ("__func__",), classmethod: ("__func__",),
-             types.MethodType: ("__func__", "__self__"), type(_ours): ("__wrapped__",)}  # of functools.cache
-
 def _content(o):
-    "An object in words, and the objects that it consists of or reaches."
-    kind = type(o)
-    if isinstance(o, _VALUES): return repr(o), []
-    if isinstance(o, dict): return f"dict {len(o)}", [x for item in o.items() for x in item]
-    if isinstance(o, (list, tuple)): return f"list {len(o)}", list(o)
-    if isinstance(o, (set, frozenset)): return f"set {len(o)}", sorted(o, key=repr)
+    "An object in words, and the objects that it holds."
+    if isinstance(o, functools.partial): return "partial", [o.func, o.args, o.keywords]
+    if isinstance(o, types.MethodType): return "method", [o.__func__, o.__self__]
+    if isinstance(o, (types.FunctionType, type)):
+        cells = [c.cell_contents for c in getattr(o, "__closure__", None) or ()]
+        return str(reached(o)), [o.__qualname__, *cells]
     if isinstance(o, torch.Tensor): return digest({"": o}), []
-    if isinstance(o, np.ndarray):
-        return f"{o.dtype} {o.shape}", [o.tolist() if o.dtype.hasobject else o.tobytes()]
-    if isinstance(o, types.FunctionType): return _function(o)
-    if isinstance(o, type): return _class(o)
-    for wrapper, names in _WRAPPERS.items():
-        if isinstance(o, wrapper): return kind.__name__, [getattr(o, n) for n in names]
-    if isinstance(o, types.ModuleType): return "ours" if _ours(o.__name__) else _theirs(o.__name__), []
-    if _ours(kind.__module__) or isinstance(o, nn.Module): return "object", [kind, getattr(o, "__dict__", {})]
-    return _theirs(kind.__module__, kind.__qualname__, str(getattr(o, "__name__", ""))), []
+    if isinstance(o, np.ndarray): return f"{o.dtype} {o.shape}", [o.tobytes()]
+    if isinstance(o, dict): return "dict", [x for item in o.items() for x in item]
+    if isinstance(o, (list, tuple)): return f"list {len(o)}", [*o]
+    if type(o).__module__ == "builtins" and not callable(o): return repr(o), []
+    return f"object {type(o).__qualname__}", [type(o), getattr(o, "__dict__", str(getattr(o, "__name__", "")))]
 
-def _function(f):
-    "Of a function: its text, what it holds, and what its names reach."
-    inside = [f.__defaults__, f.__kwdefaults__, getattr(f, "__wrapped__", None)]
-    name, module = f.__name__, f.__globals__.get("__name__") or ""
-    for cell in f.__closure__ or ():
-        with contextlib.suppress(ValueError): inside.append(cell.cell_contents)  # unless it is empty yet
-    if f.__code__.co_filename == "<string>" and _SPECIAL(name): return name, inside  # made by `dataclass`
-    if not _ours(module): return _theirs(module, f.__qualname__), inside
-    tree = _tree(f)
-    text = ast.unparse(tree)
-    return text, [*inside, *_reached(f, tree, text)]
-
-_SPECIAL = re.compile(r"__\w+__").fullmatch
-
-def _class(c):
-    "Of a class: its name, its bases, and what is defined in it."
-    if not _ours(c.__module__): return _theirs(c.__module__, c.__qualname__), []
-    code = (types.FunctionType, *_WRAPPERS)
-    own = {k: v for k, v in sorted(vars(c).items()) if isinstance(v, code) or not _SPECIAL(k)}
-    own.pop("__annotate_func__", None)  # of Python 3.14, for the next line
-    return f"{c.__name__} {[*own]} {[*getattr(c, '__annotations__', ())]}", [*c.__bases__, *own.values()]
-
-# %% ../nbs/22_cache.ipynb #9f02f463
-def code_key(f: Callable,  # a function, class or other callable
+def code_key(f,  # a function, class or other callable, or a list of them
              skip: tuple = (),  # objects whose content does not count
             ) -> str:  # 64 hexadecimal digits
-    """SHA-256 of a program: the parsed source of `f` and all that it reaches; of libraries, the versions.
+    """SHA-256 of a program: the parsed source of `f` and all that it reaches, and what it holds.
     ValueError if something of ours has no source, or another than what runs."""
-    key, seen, todo = hashlib.sha256(), {id(o): (i, o) for i, o in enumerate(skip)}, [f]
+    key, seen, todo = hashlib.sha256(), {id(o): o for o in skip}, [f]
     while todo:
         o = todo.pop()
-        words, inside = (f"again {seen[id(o)][0]}", []) if id(o) in seen else _content(o)
-        if not isinstance(o, (*_VALUES, tuple, frozenset)):  # of those, equal ones may be one object or two
-            seen.setdefault(id(o), (len(seen), o))  # kept, so that no other object gets its id
+        if id(o) in seen: continue
+        if not isinstance(o, (int, float, str, bytes, tuple, type(None))): seen[id(o)] = o  # equal ones may be one
+        words, inside = _content(o)
         key.update(f"{words};".encode())
-        todo.extend(reversed(inside))
+        todo += reversed(inside)
     return key.hexdigest()
 
 # %% ../nbs/22_cache.ipynb #5b5dbf35

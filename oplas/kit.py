@@ -4,16 +4,20 @@
 
 # %% ../nbs/33_kit.ipynb #76c6b06e
 from __future__ import annotations
-import linecache, warnings
+import os, pickle, sys, warnings
 import joblib
 import torch
 from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
+from joblib.externals.loky.backend.reduction import dumps
 from math import floor, isfinite, log10
+from numbers import Real
 from scipy import stats
 from .book import Claims, Exercises
 from .machine import bar, limit_threads
 from .plots import style
+from .source import page_cells
 
 # %% auto #0
 __all__ = ['chapter', 'sweep', 'in_threads', 'Interval', 'interval', 'table']
@@ -38,16 +42,29 @@ def sweep(function: Callable,    # called as `function(seed=…, **arguments)`
     seeds = list(seeds)
     jobs = [(name, seed) for name in settings for seed in seeds]
     if not jobs: raise ValueError(f"nothing to do: {len(settings)} settings, {len(seeds)} seeds")
-    cells = {name: entry for name, entry in linecache.cache.items() if len(entry) == 4 and entry[1] is None}
-    call = joblib.delayed(_as_on_the_page)
+    home, cells = os.getpid(), page_cells()
+    call, program = joblib.delayed(_as_on_the_page), _packed(function)
     workers = joblib.Parallel(n_jobs=-1, idle_worker_timeout=5, return_as="generator")
-    results = workers(call(cells, function, dict(settings[name], seed=seed)) for name, seed in jobs)
+    results = workers(call(home, cells, program, dict(settings[name], seed=seed)) for name, seed in jobs)
     return dict(zip(jobs, bar(progress, iterable=results, total=len(jobs))))
 
-def _as_on_the_page(cells, function, arguments):
+def _packed(function) -> bytes:
+    "A function as a worker gets it. What the page caches goes as a plain function, to be cached anew."
+    def cached(o):
+        if o.__module__ != "__main__": return o.__qualname__
+        return lru_cache(o.cache_info().maxsize), (o.__wrapped__,)
+    return bytes(dumps(function, {type(lru_cache(len)): cached}))
+
+_LAST = {}  # in a worker: the function of its last call, with what that has cached
+
+def _as_on_the_page(home, cells, program, arguments):
     "Call a function in a worker that knows the source of the page's cells too: the cache's key needs it."
-    linecache.cache.update(cells)
-    return function(**arguments)
+    if os.getpid() != home: os.environ["TQDM_DISABLE"] = "1"  # the page has one bar, of the sweep
+    if cells: sys.modules["__main__"].In = cells
+    if program not in _LAST:
+        _LAST.clear()
+        _LAST[program] = pickle.loads(program)
+    return _LAST[program](**arguments)
 
 # %% ../nbs/33_kit.ipynb #bf471feb
 def in_threads(function: Callable,   # called with an item of each list
@@ -100,5 +117,7 @@ def table(rows: Sequence[Mapping] | Mapping[str, Sequence],  # rows, or columns 
     from IPython.display import display
     from tabulate import tabulate
     if not rows: raise ValueError(f"rows must not be empty, got {rows!r}")
-    text = tabulate(rows, headers="keys", tablefmt="pipe", floatfmt=f".{digits}f", missingval="–")
+    columns = rows if isinstance(rows, Mapping) else {name: [row.get(name) for row in rows] for name in rows[0]}
+    sides = ["right" if all(isinstance(v, (Real, Interval)) for v in values) else "left" for values in columns.values()]
+    text = tabulate(columns, headers="keys", tablefmt="pipe", floatfmt=f".{digits}f", missingval="–", colalign=sides)
     display({"text/markdown": text, "text/plain": text}, raw=True)

@@ -19,13 +19,12 @@ def sample(decode: Callable,  # codes (n, dim) -> batch
            seed: int = 0,     # of the codes
           ):                  # the decoder's batch of n
     "Decode n draws from N(0, I). ValueError if n or dim is below 1."
-    whole("n", n, 1)
-    whole("dim", dim, 1)
-    return decode(torch.randn(n, dim, generator=torch.Generator().manual_seed(seed)))
+    generator = torch.Generator().manual_seed(seed)
+    return decode(torch.randn(whole("n", n, 1), whole("dim", dim, 1), generator=generator))
 
 # %% ../nbs/34_latents.ipynb #14d66cf8
 def _along(a: torch.Tensor, b: torch.Tensor, t) -> torch.Tensor:
-    "`t` with an axis for each of the codes' in the end, and the codes checked."
+    "`t`, with an axis of size 1 at its end for each that the codes have. Checks all three."
     for name, code in (("a", a), ("b", b)):
         finite(name, shaped(name, code, ..., "dim ≥ 1", kind="float"))
     if a.shape != b.shape:

@@ -94,8 +94,8 @@ class Interpretability(NamedTuple):
 def _chosen(dims, dim, k) -> np.ndarray:
     "Dimensions that a caller fixed, (k,); ValueError unless there is one for each attribute."
     chosen = np.atleast_1d(np.asarray(dims))
-    whole = chosen.dtype.kind in "iu" and chosen.shape == (k,)
-    if not whole or (chosen < 0).any() or (chosen >= dim).any():
+    fits = chosen.dtype.kind in "iu" and chosen.shape == (k,)
+    if not fits or (chosen < 0).any() or (chosen >= dim).any():
         raise ValueError(f"dims must be {k} whole numbers in 0 … {dim - 1}, one an attribute, got {dims!r}")
     return chosen
 

@@ -4,9 +4,9 @@
 
 # %% ../nbs/35_models.ipynb #b7a92af1
 from __future__ import annotations
-import json, os, pathlib
+import os, pathlib
 from collections.abc import Callable
-import safetensors.torch
+from .cache import plain, read, write
 from .machine import own_randomness, seed_everything
 
 # %% auto #0
@@ -29,12 +29,9 @@ class Savable:
     config: dict
 
     def save(self, path: str | os.PathLike) -> None:
-        "Write one safetensors file: the weights, and `config` as JSON in its header."
-        header = {"format": f"oplas.{type(self).__name__}", "config": json.dumps(self.config)}
-        tensors = {k: v.detach().cpu().contiguous() for k, v in self.state_dict().items()}
-        new = pathlib.Path(f"{path}.{os.getpid()}.new")
-        safetensors.torch.save_file(tensors, new, header)
-        os.replace(new, path)  # a file is there whole or not at all
+        "Write one safetensors file, whole or not at all: the weights, and `config` as JSON in its header."
+        tensors = {k: plain(v) for k, v in self.state_dict().items()}
+        write(pathlib.Path(path), tensors, {"model": type(self).__name__, "config": self.config})
 
     @classmethod
     def load(cls, path: str | os.PathLike):  # the model, on the CPU, in evaluation mode
@@ -50,14 +47,9 @@ class Savable:
 # %% ../nbs/35_models.ipynb #f21730a0
 def _contents(path, name) -> tuple[dict, dict]:
     "Configuration and tensors in a file that a class `name` wrote."
-    if not path.is_file(): raise FileNotFoundError(f"path: there is no file {path}")
-    try:
-        with safetensors.safe_open(path, "pt") as f:
-            header = f.metadata() or {}
-            tensors = {k: f.get_tensor(k) for k in f.keys()}
-        config = json.loads(header.get("config", "{}"))
-    except (safetensors.SafetensorError, json.JSONDecodeError) as e:
-        raise ValueError(f"{path} is damaged, or no safetensors file ({e})") from e
-    found = header.get("format", "nothing")
-    if found != f"oplas.{name}": raise ValueError(f"{path} holds no {name}, its header says {found!r}")
-    return config, tensors
+    try: tensors, about = read(path) or (None, None)
+    except ValueError as e: raise ValueError(f"{path} is damaged, or no model's file: {e}") from e
+    if tensors is None: raise FileNotFoundError(f"path: there is no file {path}")
+    found = about.get("model", "nothing that `save` wrote")
+    if found != name: raise ValueError(f"{path} holds no {name}, but {found}")
+    return about["config"], tensors

@@ -19,15 +19,16 @@ INK = "#010203"  #: a black no one would pick by hand: `show` turns it into the 
 def style() -> None:
     "Set matplotlib's style for the session: the palette, sizes for a phone, text in the page's own colour."
     import matplotlib as mpl
-    ink = ("text.color", "axes.edgecolor", "axes.labelcolor", "axes.titlecolor", "xtick.color", "ytick.color",
-           "legend.labelcolor", "grid.color")
+    ink = ("text.color", "axes.edgecolor", "axes.labelcolor", "axes.titlecolor", "xtick.color",
+           "ytick.color", "legend.labelcolor", "grid.color")
     mpl.rcParams.update({
-        "axes.prop_cycle": mpl.cycler(color=PALETTE), "image.cmap": "viridis", "image.interpolation": "nearest",
-        "figure.figsize": (6.4, 3.6), "font.size": 10, "axes.titlesize": 11, "figure.titlesize": 11,
-        "axes.titleweight": "bold", "figure.titleweight": "bold", "lines.linewidth": 1.8, "legend.frameon": False,
-        "figure.facecolor": "none", "savefig.facecolor": "none", "axes.facecolor": "none",
+        **{k: INK for k in ink}, **{k: "bold" for k in ("axes.titleweight", "figure.titleweight")},
+        **{k: "none" for k in ("figure.facecolor", "savefig.facecolor", "axes.facecolor")},
+        "axes.prop_cycle": mpl.cycler(color=PALETTE), "image.cmap": "viridis",
+        "image.interpolation": "nearest", "figure.figsize": (6.4, 3.6), "font.size": 10,
+        "axes.titlesize": 11, "figure.titlesize": 11, "lines.linewidth": 1.8, "legend.frameon": False,
         "axes.spines.top": False, "axes.spines.right": False, "axes.axisbelow": True,
-        "axes.grid": True, "grid.alpha": .18, "grid.linewidth": .7, "svg.fonttype": "path", **{k: INK for k in ink}})
+        "axes.grid": True, "grid.alpha": .18, "grid.linewidth": .7, "svg.fonttype": "path"})
 
 # %% ../nbs/24_plots.ipynb #969ffbad
 def _complain(fig) -> str | None:
@@ -61,7 +62,7 @@ def svg(fig,       # a matplotlib figure
 def show(fig,       # a matplotlib figure
          alt: str,  # what the figure shows, for a reader who cannot see it
         ) -> None:
-    "Put the figure on the page as inline SVG and close it. ValueError if alt, title or an axis label is missing."
+    "Put the figure on the page as inline SVG, close it. ValueError without alt, title or an axis label."
     import matplotlib.pyplot as plt
     if not alt.strip(): raise ValueError("alt is empty: say in a sentence what the figure shows")
     if wrong := _complain(fig): raise ValueError(wrong)
@@ -80,8 +81,8 @@ def picture(image,             # grey (h, w) or colour (h, w, 3) array, values i
     a = np.asarray(image, dtype=float)
     if a.size == 0 or a.ndim not in (2, 3) or a.shape[2:] not in ((), (3,)):
         raise ValueError(f"image must be (h, w) or (h, w, 3), got shape {a.shape}")
-    out = io.BytesIO()
-    Image.fromarray((finite("image", a).clip(0, 1) * 255).round().astype("uint8")).save(out, "PNG", optimize=True)
+    out, pixels = io.BytesIO(), (finite("image", a).clip(0, 1) * 255).round().astype("uint8")
+    Image.fromarray(pixels).save(out, "PNG", optimize=True)
     data = base64.b64encode(out.getvalue()).decode()
     style = f"width:{width}px;max-width:100%;image-rendering:pixelated"
     return f'<img src="data:image/png;base64,{data}" alt="{html.escape(alt)}" style="{style}">'

@@ -8,17 +8,30 @@ from functools import lru_cache, partial
 import torch
 import torch.nn as nn
 import torch.nn.functional as F
-from .audio import LogMel, f0_autocorrelation, griffin_lim, mel_to_linear, sounding
+from .audio import LogMel, f0_autocorrelation, griffin_lim, mel_to_linear, sound_html, sounding
 from .cache import load_or_train
 from .checks import number, one_of, shaped, whole
 from .divergences import mmd2_normal
+from .kit import in_threads
 from .models import Savable, fresh
 from .strings import Notes, plucks
 from .training import fit
+from .widgets import grid
 
 # %% auto #0
-__all__ = ['TAKES', 'SHARES', 'resynthesise', 'cents_off', 'pitch_onehots', 'pitch_scalar', 'Encoder', 'grow', 'Decoder',
-           'PitchedWAE', 'pitched_wae_loss', 'Sampler', 'train_sampler', 'notes_split', 'load_sampler']
+__all__ = ['TAKES', 'SHARES', 'notes_split', 'resynthesise', 'cents_off', 'pitch_onehots', 'pitch_scalar', 'Encoder', 'grow',
+           'Decoder', 'PitchedWAE', 'pitched_wae_loss', 'Sampler', 'train_sampler', 'load_sampler', 'many_notes',
+           'clip', 'playground']
+
+# %% ../nbs/03_sampler.ipynb #c18af9b8
+TAKES = 28  #: takes of each note in the chapter
+SHARES = (.7, .05, .25)  #: of them to train on, to choose by, to test on
+
+@lru_cache(1)
+def notes_split(split: int = 2027,  # seed of the plucks and of who goes where
+               ) -> tuple[Notes, Notes, Notes]:  # to train on, choose by, test on
+    "The plucks of the chapter, 2,016, parted by (instrument, pitch, take)."
+    return plucks(TAKES, seed=split).split(SHARES, seed=split)
 
 # %% ../nbs/03_sampler.ipynb #5cd61ec4
 @torch.no_grad()
@@ -147,6 +160,14 @@ def _playable(midi, low: int, high: int) -> torch.Tensor:
             f"midi must lie in the playable range, {low} … {high}, got {midi.long().tolist()}")
     return midi.long()
 
+def _matched(model, z, midi) -> tuple[torch.Tensor, torch.Tensor]:
+    "Codes (n, dim) and note numbers (n,); a single one of either goes with all of the other."
+    z, midi = _as_codes(z, model.dim), _playable(midi, model.config["low"], model.config["high"])
+    if len(midi) == 1: midi = midi.expand(len(z))
+    if len(z) == 1: z = z.expand(len(midi), -1)
+    if len(z) != len(midi): raise ValueError(f"z holds {len(z)} codes, midi {len(midi)} notes")
+    return z, midi
+
 # %% ../nbs/03_sampler.ipynb #e64f0e0a
 class PitchedWAE(nn.Module):
     """Log-mel pictures to codes and, told the pitch, back (Caillon et al. 2019, 2.2).
@@ -185,11 +206,8 @@ class PitchedWAE(nn.Module):
                midi,         # note numbers, (n,), or one for all
               ) -> torch.Tensor:  # log-mel pictures, (n, n_mels, frames)
         "The pictures of codes at pitches. ValueError on a wrong size or a note that is not playable."
-        z = _as_codes(z, self.dim).to(self.mean)
-        midi = _playable(midi, self.config["low"], self.config["high"])
-        if len(midi) == 1: midi = midi.expand(len(z))
-        if len(z) == 1: z = z.expand(len(midi), -1)
-        if len(z) != len(midi): raise ValueError(f"z holds {len(z)} codes, midi {len(midi)} notes")
+        z, midi = _matched(self, z, midi)
+        z = z.to(self.mean)
         return self.decoder(z, self.tell(midi).to(z)) + self.mean
 
 # %% ../nbs/03_sampler.ipynb #b72a2b31
@@ -250,15 +268,6 @@ def train_sampler(notes: Notes,           # of a model or of recordings, all at 
     return _learn(sampler, x, notes.midi, weight, epochs, seed, progress)
 
 # %% ../nbs/03_sampler.ipynb #0b5c1f0f
-TAKES = 28  #: takes of each note in the chapter
-SHARES = (.7, .05, .25)  #: of them to train on, to choose by, to test on
-
-@lru_cache(1)
-def notes_split(split: int = 2027,  # seed of the plucks and of who goes where
-               ) -> tuple[Notes, Notes, Notes]:  # to train on, choose by, test on
-    "The plucks of the chapter, 2,016, parted by (instrument, pitch, take)."
-    return plucks(TAKES, seed=split).split(SHARES, seed=split)
-
 @lru_cache(1)
 def _pictures_to_learn(split: int) -> tuple[LogMel, torch.Tensor]:
     "The training pictures, made once for all samplers that learn from them."
@@ -287,3 +296,40 @@ def load_sampler(weight: float = .02,   # how much the prior counts
     sampler = Sampler(**config)
     sampler.load_state_dict(load_or_train("sampler", settings, _trained, progress=progress))
     return sampler.eval()
+
+# %% ../nbs/03_sampler.ipynb #f4b5e06a
+def many_notes(sampler: Sampler,  # whose `notes` are made
+               z,                 # codes, (n, dim), or (dim,) for all notes
+               midi,              # note numbers, (n,), or one for all codes
+               n_iter: int = 10,  # rounds of Griffin–Lim
+              ) -> torch.Tensor:  # sounds, (n, samples), at `logmel.sample_rate`
+    "Notes in batches of eight, on all cores. ValueError as for `Sampler.notes`."
+    z, midi = _matched(sampler, z, midi)
+    return torch.cat(in_threads(partial(sampler.notes, n_iter=n_iter), z.split(8), midi.split(8)))
+
+# %% ../nbs/03_sampler.ipynb #5e4b4f7b
+def clip(sound: torch.Tensor,  # (samples,)
+         start: int = 1000, end: int = 14_000,  # of the stretch, samples
+         fade: int = 1800,     # samples
+        ) -> torch.Tensor:     # (end - start,), or what there is of it
+    "A stretch of a sound, its end faded out."
+    sound = sound[start:end]
+    return sound * (torch.arange(len(sound) - 1, -1, -1) / fade).clamp(max=1)
+
+# %% ../nbs/03_sampler.ipynb #3c4e4dd7
+def playground(sampler: Sampler | None = None,  # with codes of 4 numbers; None: the chapter's, of seed 20
+              ):                                # an ipywidgets `VBox`: five sliders, and a player
+    "Three notes at 81 points of a sampler; with a kernel, any point between. ValueError as for its `notes`."
+    if sampler is None: sampler = load_sampler(seed=20)
+    keys, steps = {"C3": 48, "A3": 57, "F4": 65}, (-1.5, 0., 1.5)
+    corners = torch.cartesian_prod(torch.tensor([*keys.values()]).float(), *[torch.tensor(steps)] * 4)
+    sounds = many_notes(sampler, corners[:, 1:], corners[:, 0])
+    kept = {tuple(c.tolist()): s for c, s in zip(corners, sounds)}
+
+    def panel(key, *z):
+        "The note as a player: from the grid, or made now."
+        sound = kept.get((float(keys[key]), *z))
+        if sound is None: sound = sampler.note(torch.tensor(z), keys[key], n_iter=10)
+        words = f"{key} at z = ({', '.join(f'{v:.1f}' for v in z)})"
+        return sound_html(clip(sound), label=words, small=True)
+    return grid(panel, {"note": [*keys], **{f"z{k}": [*steps] for k in "₁₂₃₄"}})

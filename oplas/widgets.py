@@ -242,9 +242,9 @@ def _landings(moves: dict, n: int) -> dict[str, list[int]]:
     _texts(len(moves), "move", moves=moves)
     found = {name: where.tolist() if hasattr(where, "tolist") else where for name, where in moves.items()}
     for name, where in found.items():
-        whole = isinstance(where, (list, tuple)) and all(
+        fits = isinstance(where, (list, tuple)) and all(
             isinstance(k, Integral) and not isinstance(k, bool) and 0 <= k < n for k in where)
-        if not whole or len(where) != n:
+        if not fits or len(where) != n:
             raise ValueError(f"moves: {name!r} must have {n} indices in 0…{n - 1}, got {where!r:.90}")
     return {name: [int(k) for k in where] for name, where in found.items()}
 
@@ -372,8 +372,9 @@ def animation(frames,                 # (t, n, 2) array, right and up: n points 
     labels, captions = ([] if given is None else list(given) for given in (labels, captions))
     film, rest = (_scene(run[k:], aim[k:], labels, hold, seconds)
                   + _captions(captions[k:], hold, seconds) for k in (0, -1))
-    return HTML(f'{_look("film")}<div class="oplas-film"><svg viewBox="0 0 1000 {1080 if captions else 1000}" '
-                f'role="img" aria-label="{alt}"><rect x="2" y="2" width="996" height="996"/>'
+    height = 1080 if captions else 1000
+    return HTML(f'{_look("film")}<div class="oplas-film"><svg viewBox="0 0 1000 {height}" role="img" '
+                f'aria-label="{alt}"><rect x="2" y="2" width="996" height="996"/>'
                 f'<g class="run">{film}</g><g class="rest">{rest}</g></svg>'
                 f'<button onclick="{_script("film")}"><span class="pause">Pause</span>'
                 f'<span class="play">Play</span></button></div>')

@@ -112,6 +112,32 @@ def test_split_chooses_the_digits(monkeypatch, tmp_path):
     assert same(a, A.load_autoencoder("ae", width=8, epochs=1)) and len(list(tmp_path.glob("*.safetensors"))) == 2
 
 
+# --- the control
+
+def walk(widget): return [widget, *(w for child in getattr(widget, "children", ()) for w in walk(child))]
+
+def test_compare_planes_draws_every_kind_in_its_own_spreads(monkeypatch):
+    trained = {}
+    def load(kind, weight, seed, split):
+        return trained.setdefault((kind, weight, seed, split), A.train_autoencoder(images(64, seed=1), kind, width=8, epochs=1, weight=weight, seed=seed))
+    monkeypatch.setattr(A, "load_autoencoder", load)
+    text = " ".join(str(w.value) for w in walk(A.compare_planes({"wae": .5, "ae": 0.}, seed=3, split=1)) if hasattr(w, "value"))
+    assert list(trained) == [("wae", .5, 3, 1), ("ae", 0., 3, 1)]
+    assert text.count("2 digits, from left to right by the WAE, the AE, at across") == 121 and text.index("<b style") > -1 and ">WAE</b>" in text
+
+def test_a_drawer_measures_from_the_mean_of_codes_in_their_deviation():
+    class Plane:
+        def encode(self, x): return x
+        def decode(self, z): return z[:, None, None]                                              # a picture of two pixels: the code
+    draw = A._drawer(Plane(), torch.tensor([[0., 10.], [2., 30.]]))
+    assert draw(0., 0.).tolist() == [[1., 20.]] and draw(1., -1.)[0] == pytest.approx([1 + 2**.5, 20 - 200**.5])
+
+@pytest.mark.parametrize("weights, word", [({}, "weights must name"), ({"gan": 0.}, "kind must be"), ({"vae": -1.}, "weight")])
+def test_bad_planes(weights, word, tmp_path, monkeypatch):
+    monkeypatch.setenv("OPLAS_CACHE", str(tmp_path))
+    with pytest.raises(ValueError, match=word): A.compare_planes(weights)
+
+
 # --- measures
 
 def test_noise_growth():

@@ -67,11 +67,6 @@ def test_a_page_is_keyed_by_the_code_that_it_reaches(tmp_path):
     book._package.cache_clear()
 
 
-def test_a_docstring_is_no_code_and_a_string_is():
-    assert book.code_of('class A:\n    "Doc."\n    def f(self): "Doc."') == book.code_of("class A:\n    def f(self): 'Other.'")
-    assert book.code_of("def f(): return 'a'") != book.code_of("def f(): return 'b'")
-
-
 # claims
 
 def declared(measured, **options):

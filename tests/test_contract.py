@@ -5,11 +5,13 @@ from functools import partial
 
 import numpy as np
 import pytest
+import safetensors.torch
 import torch
 from matplotlib.figure import Figure
 
 from oplas import attributes, autoencoders, sampler
 from oplas.audio import LogMel
+from oplas.cache import write
 from oplas.divergences import mmd_test
 from oplas.latents import interpolate, sample, traverse
 from oplas.metrics import permutation_null, scc
@@ -209,6 +211,10 @@ def test_a_file_that_is_no_such_model_is_refused(case, model, tmp_path):
     with pytest.raises(FileNotFoundError, match="no file"): case.kind.load(path)
     path.write_bytes(b"nonsense")
     with pytest.raises(ValueError, match="damaged"): case.kind.load(path)
+    safetensors.torch.save_file({"a": torch.zeros(1)}, path)
+    with pytest.raises(ValueError, match="no model's file"): case.kind.load(path)
+    write(path, {"a": torch.zeros(1)}, {"file": "of the cache"})
+    with pytest.raises(ValueError, match=f"holds no {case.kind.__name__}"): case.kind.load(path)
     model.save(path)
     path.write_bytes(path.read_bytes()[:-10])
     with pytest.raises(ValueError, match="damaged"): case.kind.load(path)

@@ -54,12 +54,12 @@ def test_progress_is_shown_on_request(capfd, progress, shown):
     assert ("/1 [" in capfd.readouterr().err) == shown
 
 
-CELLS = ['def double(seed):\n    "Of this page."\n    import inspect, os\n    return inspect.getsource(double), os.getpid()',
-         'import os\nfrom oplas.kit import sweep\nfound = sweep(double, {"a": {}}, [1, 2])\nassert all(p != os.getpid() for _, p in found.values())\n'
-         'print(found["a", 1][0])']
+CELLS = ["factor = 2\ndef double(seed):\n    import os\n    from oplas.cache import code_key\n    return code_key(double), os.getpid()",
+         "import os\nfrom oplas.kit import sweep\nfound = sweep(double, {'a': {}}, [1, 2])\nassert all(p != os.getpid() for _, p in found.values())",
+         "print({key for key, _ in found.values()} == {double(0)[0]})"]
 
 
-def test_a_function_of_the_page_has_its_source_in_a_worker(monkeypatch):
+def test_a_function_of_the_page_has_its_key_in_a_worker(monkeypatch):
     "In a real kernel: the key of what is trained hashes the source, in the worker as on the page."
     monkeypatch.setenv("TQDM_DISABLE", "1")
     import nbformat
@@ -67,7 +67,20 @@ def test_a_function_of_the_page_has_its_source_in_a_worker(monkeypatch):
     from nbformat.v4 import new_code_cell, new_notebook
     nb = new_notebook(cells=[new_code_cell(c) for c in CELLS])
     NotebookClient(nb, timeout=120, kernel_name="python3").execute()
-    assert nb.cells[1].outputs[0]["text"].strip() == CELLS[0]
+    assert nb.cells[2].outputs[0]["text"].strip() == "True"
+
+
+CACHED = ['import os\nfrom functools import lru_cache\n@lru_cache(1)\ndef token(length): return os.urandom(length)\ndef made(seed): return os.getpid(), token(8)',
+          'from oplas.kit import sweep\nfound = set(sweep(made, {"a": {}}, range(6)).values())\nprint(len(found) == len({p for p, _ in found}))']
+
+
+def test_what_a_function_of_the_page_caches_is_made_once_in_each_worker(monkeypatch):
+    monkeypatch.setenv("TQDM_DISABLE", "1")
+    import nbformat
+    from nbclient import NotebookClient
+    nb = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(c) for c in CACHED])
+    NotebookClient(nb, timeout=120, kernel_name="python3").execute()
+    assert nb.cells[1].outputs[0]["text"].strip() == "True"
 
 
 def test_in_threads_keeps_the_order_and_wants_equal_lengths():

@@ -6,8 +6,10 @@ import torch
 from hypothesis import given, settings, strategies as st
 
 from oplas.strings import Notes, plucks
-from oplas.sampler import (Decoder, Encoder, Sampler, cents_off, grow, pitch_onehots, pitch_scalar,
-                           pitched_wae_loss, resynthesise, train_sampler)
+from oplas import sampler as module
+from oplas.cache import write
+from oplas.sampler import (Decoder, Encoder, Sampler, cents_off, clip, grow, many_notes, pitch_onehots,
+                           pitch_scalar, pitched_wae_loss, playground, resynthesise, train_sampler)
 
 torch.set_num_threads(1)
 SMALL = dict(sound=dict(n_fft=1024, hop_length=256, n_mels=48))
@@ -98,6 +100,33 @@ def test_notes_are_what_note_gives(trained):
     assert trained.notes(z, 62, n_iter=2).shape == trained.notes(z[0], midi, n_iter=2).shape == (3, 8192)
 
 
+def test_many_notes_are_what_note_gives(trained):
+    z, midi = torch.randn(11, 4), torch.arange(60, 71)
+    together = many_notes(trained, z, midi, n_iter=5)
+    for k in (0, 7, 8, 10): assert torch.allclose(together[k], trained.note(z[k], int(midi[k]), n_iter=5), atol=1e-3)
+    assert many_notes(trained, z, 62, n_iter=2).shape == many_notes(trained, z[0], midi, n_iter=2).shape == (11, 8192)
+    with pytest.raises(ValueError, match="11 codes, midi 3"): many_notes(trained, z, [60, 61, 62])
+
+
+@given(st.integers(0, 300), st.integers(0, 100), st.integers(0, 300), st.integers(1, 80))
+def test_a_clip_ends_in_silence(samples, start, end, fade):
+    cut = clip(torch.ones(samples), start, end, fade)
+    assert len(cut) == len(range(samples)[start:end]) and not cut[-1:].any()
+    assert (cut[:-fade] == 1).all() and (cut.diff() <= 0).all()
+
+
+def test_the_playground_plays_the_grid_of_any_sampler_of_four_dimensions(monkeypatch):
+    def players(widget): return sum("<audio " in str(getattr(w, "value", "")) for w in tree(widget))
+    def tree(widget): return [widget, *(w for child in getattr(widget, "children", ()) for w in tree(child))]
+    fresh, asked = Sampler(samples=8192, **SMALL).eval(), []
+    fresh.logmel.top.fill_(6.)
+    assert players(playground(fresh)) == 3 * 3 ** 4
+    monkeypatch.setattr(module, "load_sampler", lambda **settings: asked.append(settings) or fresh)
+    playground()
+    assert asked == [{"seed": 20}]
+    with pytest.raises(ValueError, match="codes of 3 numbers"): playground(Sampler(dim=3, samples=8192, **SMALL))
+
+
 def test_encode_refuses_what_it_cannot_read(trained, notes):
     x = trained.logmel(notes.audio[:2])
     for bad in (x[:, 1:], x[..., 1:], x[0], x.long(), [0.]):
@@ -139,24 +168,9 @@ def test_a_saved_sampler_is_the_same(trained, tmp_path):
     assert [p.name for p in tmp_path.iterdir()] == ["s.safetensors"]
 
 
-def test_a_file_that_is_no_sampler_is_refused(trained, tmp_path):
-    import safetensors.torch as st_torch
-    path = tmp_path / "s.safetensors"
-    with pytest.raises(FileNotFoundError, match="no file"): Sampler.load(path)
-    path.write_bytes(b"nonsense")
-    with pytest.raises(ValueError, match="damaged"): Sampler.load(path)
-    st_torch.save_file({"a": torch.zeros(1)}, path)
-    with pytest.raises(ValueError, match="no Sampler"): Sampler.load(path)
-    trained.save(path)
-    path.write_bytes(path.read_bytes()[:-100])
-    with pytest.raises(ValueError, match="damaged"): Sampler.load(path)
-
-
 @pytest.mark.parametrize("change", [{"dim": 5}, {"pitch": "early"}, {"transposed": True}, {"knob": 1}, {"pitch": "beside"}])
 def test_a_file_from_another_configuration_is_refused(trained, tmp_path, change):
-    import safetensors.torch as st_torch
-    header = {"format": "oplas.Sampler", "config": json.dumps({**trained.config, **change})}
-    st_torch.save_file({k: v.contiguous() for k, v in trained.state_dict().items()}, tmp_path / "s", header)
+    write(tmp_path / "s", trained.state_dict(), {"model": "Sampler", "config": {**trained.config, **change}})
     with pytest.raises(ValueError, match="another configuration"): Sampler.load(tmp_path / "s")
 
 

@@ -1,6 +1,6 @@
 // The button of a film was pressed. This is the text of its onclick, so `this` is the button.
 
-// Before the first press a film runs, unless the reader asked for less motion; then it starts at its beginning.
+// Before the first press a film runs, unless the reader asked for less motion; then it starts anew.
 function toggle(film) {
   const svg = film.querySelector('svg'), first = !film.dataset.play;
   const runs = first ? !matchMedia('(prefers-reduced-motion: reduce)').matches : film.dataset.play == 'on';
