@@ -429,16 +429,15 @@ class GriffinLimStream:
 # %% ../nbs/27_audio.ipynb #b98cfb5c
 def sounding(audio,                      # (..., samples)
              sample_rate: int = 22_050,  # Hz
-             drop: float = 40.,          # dB below the loudest 20 ms, where the note has ended
             ) -> torch.Tensor:           # (..., samples), zero outside
-    "What follows a note's loudest 20 ms, until it has fallen by `drop` dB. ValueError on bad sound."
+    "What follows a note's loudest 20 ms, until it has fallen by 40 dB. ValueError on bad sound."
     _rate(sample_rate)
     n = round(.02 * sample_rate)
     x = _sound(audio, n)
     level = x[..., :x.shape[-1] // n * n].unflatten(-1, (-1, n)).square().mean(-1)
     k = torch.arange(level.shape[-1], device=x.device)
     top = level.argmax(-1, keepdim=True)
-    over = (level < level.amax(-1, keepdim=True) * 10 ** (-drop / 10)) & (k > top)
+    over = (level < level.amax(-1, keepdim=True) * 10 ** -4.) & (k > top)
     end = torch.where(over, k, len(k) + 1).amin(-1, keepdim=True)
     at = torch.arange(x.shape[-1], device=x.device) // n
     return x * ((at > top) & (at < end))

@@ -34,13 +34,12 @@ class History:
         "The losses by name, `lr` and `seconds` in one flat dict."
         return {**self.losses, "lr": self.lr, "seconds": self.seconds}
 
-    def plot(self, smooth: int | None = None,  # steps to average over; a fiftieth of the run if None
-            ):  # matplotlib Figure
-        "Every loss, smoothed (on a logarithmic axis if all are positive), above the learning rate."
+    def plot(self):  # matplotlib Figure
+        "Losses, means over a fiftieth of the run (logarithmic if all are positive), above the learning rate."
         import matplotlib.pyplot as plt
         shape = dict(figsize=(6.4, 4.2), height_ratios=(3, 1), sharex=True, layout="constrained")
         fig, (top, low) = plt.subplots(2, 1, **shape)
-        smooth = max(1, min(len(self) // 50 if smooth is None else smooth, len(self)))
+        smooth = max(1, len(self) // 50)
         for i, (name, values) in enumerate(self.losses.items()):
             mean = np.convolve(values, np.ones(smooth) / smooth, "valid")
             top.plot(np.arange(len(mean)) + smooth - 1, mean, ("-", "--", ":", "-.")[i % 4], label=name)
