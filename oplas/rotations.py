@@ -17,9 +17,9 @@ from .machine import one_thread
 from .plots import INK, PALETTE
 
 # %% auto #0
-__all__ = ['START', 'KINDS', 'NOTE_NAMES', 'rotate_plane', 'rotation_matrix', 'aguilera_perez', 'rotate_toward', 'FiLM', 'FiLMR',
-           'SquareMatrix', 'RingQuality', 'ring_quality', 'encoder', 'line', 'ring_loss', 'Stack', 'anneal', 'stargate',
-           'Stargate', 'shepard_tone', 'note_dial']
+__all__ = ['START', 'KINDS', 'NOTE_NAMES', 'rotate_plane', 'rotation_matrix', 'rotate_toward', 'FiLM', 'FiLMR', 'SquareMatrix',
+           'RingQuality', 'ring_quality', 'encoder', 'line', 'ring_loss', 'Stack', 'anneal', 'stargate', 'Stargate',
+           'shepard_tone', 'note_dial']
 
 # %% ../nbs/08_rotations.ipynb #7b4e4dce
 def _reflect(x, u):
@@ -45,21 +45,14 @@ def _vectors(**named):
 
 def _like(x, u): return shaped("x", x, ..., u.shape[-1], kind=str(u.dtype).removeprefix("torch."))
 
-def _one_plane(u, v):
-    "Refuse what is no single pair of vectors."
-    _vectors(u=u, v=v)
-    shaped("u", u, "n ≥ 2")
-    shaped("v", v, "n ≥ 2")
-
 # %% ../nbs/08_rotations.ipynb #0e971520
 def rotate_plane(x: torch.Tensor,  # vectors, (..., n)
                  u: torch.Tensor,  # (n,), or with leading axes that fit x's: one plane for each vector
                  v: torch.Tensor,  # as u; parallel or opposite to it, it gives the identity
                 ) -> torch.Tensor:  # (..., n)
-    """Rotate in the plane of u and v, from u towards v, by twice their angle.
+    """Rotate in the plane of u and v, from u towards v, by twice their angle: two reflections.
 
-    ValueError on zero vectors, NaN and sizes that differ.
-    Hawley (2024), Algorithm 1; here as two reflections."""
+    ValueError on zero vectors, NaN and sizes that differ. Hawley (2024), Algorithm 1."""
     _vectors(u=u, v=v)
     _like(x, u)
     return _turn(x, u, v)
@@ -69,31 +62,9 @@ def rotation_matrix(u: torch.Tensor,  # (n,)
                     v: torch.Tensor,  # (n,)
                    ) -> torch.Tensor:  # (n, n), orthogonal, determinant 1
     "The matrix M with `M @ x` equal to `rotate_plane(x, u, v)`. ValueError as there."
-    _one_plane(u, v)
-    return rotate_plane(torch.eye(len(u), dtype=u.dtype, device=u.device), u, v).mT
-
-# %% ../nbs/08_rotations.ipynb #189cbc19
-def _axis_turn(n, c, angle):
-    "Rotation by an angle in the plane of axes c and c + 1, as a whole (n, n) matrix."
-    turn = torch.eye(n, dtype=angle.dtype, device=angle.device)
-    cos, sin = torch.cos(angle), torch.sin(angle)
-    rows, columns = torch.tensor([[c, c, c + 1, c + 1], [c, c + 1, c, c + 1]])
-    return turn.index_put((rows, columns), torch.stack([cos, -sin, sin, cos]))
-
-def aguilera_perez(u: torch.Tensor,  # (n,)
-                   v: torch.Tensor,  # (n,)
-                  ) -> torch.Tensor:  # (n, n), the same as `rotation_matrix`
-    """The paper's construction: turn the plane into the first two axes, axis by axis, rotate, turn back.
-
-    About n⁴ operations. ValueError as `rotate_plane`. Aguilera and Pérez-Aguila (2004)."""
-    _one_plane(u, v)
-    n, to_axes, pair = len(u), torch.eye(len(u), dtype=u.dtype, device=u.device), torch.stack([u, v])
-    for row in range(2):
-        for c in range(n - 2, row - 1, -1):
-            turn = _axis_turn(n, c, torch.atan2(pair[row, c + 1], pair[row, c]))
-            pair, to_axes = pair @ turn, to_axes @ turn
-    twice = 2 * torch.atan2(pair[1, 1], pair[1, 0])
-    return to_axes @ _axis_turn(n, 0, twice) @ to_axes.mT
+    _vectors(u=u, v=v)
+    for name, w in {"u": u, "v": v}.items(): shaped(name, w, "n ≥ 2")
+    return _turn(torch.eye(len(u), dtype=u.dtype, device=u.device), u, v).mT
 
 # %% ../nbs/08_rotations.ipynb #2ea18f1b
 def _frame(u, v):
@@ -126,31 +97,22 @@ def rotate_toward(x: torch.Tensor,  # vectors, (..., n)
         raise ValueError("u and v are parallel: they span no plane to turn in")
     return _turn_by(x, a, b, angle.unsqueeze(-1))
 
-# %% ../nbs/08_rotations.ipynb #f3b8baec
+# %% ../nbs/08_rotations.ipynb #4f339bd0
 def _shift(layer, context):
     "From a context to shifts of all parameters of a layer; zeros: it starts without effect."
     if context is None: return None
-    whole("context", context, 1)
-    linear = nn.Linear(context, sum(p.numel() for p in layer.parameters()), bias=False)
+    size = sum(p.numel() for p in layer.parameters())
+    linear = nn.Linear(whole("context", context, 1), size, bias=False)
     nn.init.zeros_(linear.weight)
     return linear
 
-def _repeated(step, k):
-    "A function that applies `step` k times."
-    def many(x, context=None):
-        for _ in range(k): x = step(x, context)
-        return x
-    return many
-
-# %% ../nbs/08_rotations.ipynb #4f339bd0
 class FiLM(nn.Module):
     "γ ⊙ x + β, learned or set by a context vector. ValueError on bad sizes. Perez et al. (2018), Eq. 2."
     def __init__(self, dim: int,           # n, size of the vectors
                  context: int | None = None,  # size of a context vector, which then moves γ and β
                 ):
         super().__init__()
-        whole("dim", dim, 2)
-        self.dim = dim
+        self.dim = whole("dim", dim, 2)
         self.gamma, self.beta = nn.Parameter(torch.ones(dim)), nn.Parameter(torch.zeros(dim))
         self.shift = _shift(self, context)
 
@@ -158,8 +120,7 @@ class FiLM(nn.Module):
                 ) -> dict[str, torch.Tensor]:  # (..., n) each, or (..., planes, n)
         "The parameters by name, as the context moves them. ValueError if it is missing or not wanted."
         if (self.shift is None) != (context is None):
-            raise ValueError("this layer takes no context" if self.shift is None
-                             else "this layer needs a context")
+            raise ValueError(f"this layer {'takes no' if self.shift is None else 'needs a'} context")
         own = dict(self.named_parameters(recurse=False))
         if context is None: return own
         moves = self.shift(context).split([p.numel() for p in own.values()], -1)
@@ -168,29 +129,30 @@ class FiLM(nn.Module):
     def forward(self, x: torch.Tensor,                       # (..., n)
                 context: torch.Tensor | None = None,  # (..., context)
                ) -> torch.Tensor:                             # (..., n)
-        s = self.settings(context)
-        return s["gamma"] * shaped("x", x, ..., self.dim) + s["beta"]
+        return self._there(shaped("x", x, ..., self.dim), self.settings(context))
 
-    def _back(self, x, context=None):
-        s = self.settings(context)
-        return (shaped("x", x, ..., self.dim) - s["beta"]) / s["gamma"]
+    def _there(self, x, s): return s["gamma"] * x + s["beta"]
+    def _back(self, x, s): return (x - s["beta"]) / s["gamma"]
 
     def inverse(self) -> Callable:  # of (y, context)
         "The function that undoes the layer, and follows it if it is trained further."
-        return self._back
+        return lambda y, context=None: self._back(shaped("x", y, ..., self.dim), self.settings(context))
 
     def power(self, k: int) -> Callable:  # of (x, context)
         "A function: the layer k times, or its inverse -k times. ValueError if k is not whole."
-        whole("k", k)
-        return _repeated(self if k >= 0 else self.inverse(), abs(k))
+        step = self if whole("k", k) >= 0 else self.inverse()
+        def many(x, context=None):
+            for _ in range(abs(k)): x = step(x, context)
+            return x
+        return many
 
 # %% ../nbs/08_rotations.ipynb #6eff0388
 START = .1  #: a new FiLMR has v = u + START · noise, so that it starts as a small turn
 
-def _at_right_angles(pairs):
-    "u and v of each plane, (..., 2, n), less what lies in the planes before it."
+def _planes(s):
+    "u and v of each plane, less what lies in the planes before it."
     apart = []
-    for pair in pairs:
+    for pair in torch.stack([s["u"], s["v"]], -2).unbind(-3):
         for w in apart:
             basis = torch.linalg.qr(w.mT)[0]
             pair = pair - pair @ basis @ basis.mT
@@ -224,9 +186,7 @@ class FiLMR(FiLM):
                  context: int | None = None,  # size of a context vector, which then moves all parameters
                 ):
         super().__init__(dim)
-        whole("planes", planes, 1)
-        if 2 * planes > dim:
-            raise ValueError(f"planes must be at most {dim // 2} in {dim} dimensions, got {planes}")
+        whole("planes", planes, 1, dim // 2)
         if not affine: del self.gamma, self.beta
         self.affine, self.u = affine, nn.Parameter(torch.randn(planes, dim))
         self.v = nn.Parameter(self.u.detach() + START * torch.randn(planes, dim))
@@ -235,35 +195,27 @@ class FiLMR(FiLM):
     def planes(self, context: torch.Tensor | None = None,  # (..., context)
               ) -> list[tuple[torch.Tensor, torch.Tensor]]:  # of each plane: u and v, (..., n)
         "The planes, each at right angles to those before it, so that their rotations commute."
-        s = self.settings(context)
-        return _at_right_angles(torch.stack([s["u"], s["v"]], -2).unbind(-3))
+        return _planes(self.settings(context))
 
     def angles(self, context: torch.Tensor | None = None,  # (..., context)
               ) -> torch.Tensor:  # (..., planes), radians from 0 to 2π
         "By how much the layer turns in each plane: twice the angle between u and v."
         return torch.cat([2 * _frame(u, v)[2] for u, v in self.planes(context)], -1)
 
-    def forward(self, x: torch.Tensor,                       # (..., n)
-                context: torch.Tensor | None = None,  # (..., context)
-               ) -> torch.Tensor:                             # (..., n)
-        planes = self.planes(context)
-        shaped("x", x, ..., self.dim)
-        if self.affine and context is None: return _at_once(x, self.gamma, self.beta, planes)
-        if self.affine: x = super().forward(x, context)
+    def _there(self, x, s):
+        planes = _planes(s)
+        if self.affine and s["gamma"].ndim == 1: return _at_once(x, s["gamma"], s["beta"], planes)
+        if self.affine: x = super()._there(x, s)
         for u, v in planes: x = _turn(x, u, v)
         return x
 
-    def _back(self, x, context=None):
-        shaped("x", x, ..., self.dim)
-        for u, v in self.planes(context): x = _turn(x, v, u)
-        return super()._back(x, context) if self.affine else x
+    def _back(self, x, s):
+        for u, v in _planes(s): x = _turn(x, v, u)
+        return super()._back(x, s) if self.affine else x
 
     def power(self, k: int) -> Callable:  # of (x, context)
-        """The function that applies the layer k times: in one turn without γ and β, else in k steps.
-
-        ValueError if k is not whole."""
-        whole("k", k)
-        return super().power(k) if self.affine else functools.partial(_leap, self, k=k)
+        "The layer k times: in one turn without γ and β, else in k steps. ValueError if k is not whole."
+        return super().power(k) if self.affine else functools.partial(_leap, self, k=whole("k", k))
 
 # %% ../nbs/08_rotations.ipynb #c682bea7
 KINDS = ("free", "rotation", "reflection", "exp")  #: of square matrices
@@ -289,7 +241,9 @@ class SquareMatrix(nn.Module):
         return self.start @ torch.linalg.solve(one + skew, one - skew)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:  # (..., n) both
-        return shaped("x", x, ..., len(self.weight)) @ self.matrix().mT
+        return self._times(x, self.matrix())
+
+    def _times(self, x, M): return shaped("x", x, ..., len(M)) @ M.mT
 
     def inverse(self) -> Callable:  # of x
         "The function that undoes the layer, and follows it if it is trained further."
@@ -298,10 +252,7 @@ class SquareMatrix(nn.Module):
     def power(self, k: int) -> Callable:  # of x
         "The function that applies the matrix k times. ValueError if k is not whole."
         whole("k", k)
-        def many(x):
-            power = torch.linalg.matrix_power(self.matrix(), k)
-            return shaped("x", x, ..., len(power)) @ power.mT
-        return many
+        return lambda x: self._times(x, torch.linalg.matrix_power(self.matrix(), k))
 
 # %% ../nbs/08_rotations.ipynb #f37cdfa4
 @dataclasses.dataclass(frozen=True)
@@ -321,32 +272,29 @@ class RingQuality:
 
     def to_dict(self) -> dict:  # columns for `pandas.DataFrame`
         "The fields and the verdict, as flat lists."
-        fields = ({f.name: getattr(self, f.name) for f in dataclasses.fields(self)}
-                  | {"locked": self.locked})
-        return {name: value.flatten().tolist() for name, value in fields.items()}
+        return {name: v.flatten().tolist() for name, v in (vars(self) | {"locked": self.locked}).items()}
 
 # %% ../nbs/08_rotations.ipynb #8c213cba
-def _plane_of(z):
-    "Points (..., n, d) in the plane that fits them best, (..., n, 2), their centre at 0."
-    centred = z - z.mean(-2, keepdim=True)
-    if z.shape[-1] == 2: return centred  # as it is, so that the sign of the winding is the ring's
-    return centred @ torch.linalg.svd(centred, full_matrices=False)[2][..., :2, :].mT
+def _plane_of(z, ring):
+    "Points in the plane that fits a ring (..., n, d) best, its centre at 0."
+    centre = ring.mean(-2, keepdim=True)
+    if z.shape[-1] == 2: return z - centre  # as it is, so that the sign of the winding is the ring's
+    axes = torch.linalg.svd(torch.nan_to_num(ring - centre), full_matrices=False)[2][..., :2, :]
+    return (z - centre) @ axes.mT
 
 def _winding(z):
     "How often the closed path z₀, z₁ … goes round its centre."
-    x, y = _plane_of(z).unbind(-1)
+    x, y = _plane_of(z, z).unbind(-1)
     angle = torch.atan2(y, x)
     steps = torch.remainder(angle.roll(-1, -1) - angle + math.pi, 2 * math.pi) - math.pi
     return (steps.sum(-1) / (2 * math.pi)).round()
 
 def _next(z): return z.roll(-1, -2)
-def _norm(z): return z.norm(dim=-1)
 
-def _distances(z):
+def _distance(z):
     "The smallest distance of two points."
     apart = torch.cdist(z, z, compute_mode="donot_use_mm_for_euclid_dist")  # exact, far from 0 too
-    apart = apart + torch.diag(torch.full((z.shape[-2],), math.inf).to(z))
-    return apart.amin((-1, -2))
+    return (apart + torch.diag(torch.full((z.shape[-2],), math.inf).to(z))).amin((-1, -2))
 
 # %% ../nbs/08_rotations.ipynb #1bccf9a5
 def ring_quality(z: torch.Tensor,     # points in their order, (..., n, dim); leading axes: more rings
@@ -355,26 +303,23 @@ def ring_quality(z: torch.Tensor,     # points in their order, (..., n, dim); le
     "Measure a ring and its operator. ValueError if z is no finite float (..., n ≥ 3, dim ≥ 2)."
     finite("z", shaped("z", z, ..., "n ≥ 3", "dim ≥ 2", kind="float"))
     n, centre = z.shape[-2], z.mean(-2, keepdim=True)
-    step, radius = _norm(_next(z) - z).mean(-1), _norm(z - centre).mean(-1)
+    step, radius = (_next(z) - z).norm(dim=-1).mean(-1), (z - centre).norm(dim=-1).mean(-1)
     orbit = [z]
     for _ in range(n): orbit.append(operator(orbit[-1]))
-    errors = torch.stack([_norm(x - z.roll(-k, -2)).amax(-1) for k, x in enumerate(orbit)][1:])
-    return RingQuality(errors[0] / step, _distances(z) / (2 * radius * math.sin(math.pi / n)),
-                       _winding(z), errors.amax(0) / radius,
-                       _norm(orbit[-1] - centre).mean(-1) / radius)
+    errors = torch.stack([(x - z.roll(-k, -2)).norm(dim=-1).amax(-1) for k, x in enumerate(orbit)][1:])
+    return RingQuality(errors[0] / step, _distance(z) / (2 * radius * math.sin(math.pi / n)), _winding(z),
+                       errors.amax(0) / radius, (orbit[-1] - centre).norm(dim=-1).mean(-1) / radius)
 
 # %% ../nbs/08_rotations.ipynb #5ae02e2f
 def encoder(dim: int, width: int = 32) -> nn.Module:  # (..., dim) -> (..., dim)
     "The paper's small network h, without its batch normalisation. ValueError on bad sizes."
-    whole("dim", dim, 2)
-    whole("width", width, 1)
+    dim, width = whole("dim", dim, 2), whole("width", width, 1)
     return nn.Sequential(nn.Linear(dim, width), nn.GELU(), nn.Linear(width, width), nn.GELU(),
                          nn.Linear(width, dim))
 
 def line(n_points: int, dim: int) -> torch.Tensor:  # (n_points, dim)
     "Points a unit apart: on the first axis in 2-D, on the diagonal (1, 1, …) in more; the middle at 0."
-    whole("n_points", n_points, 3)
-    whole("dim", dim, 2)
+    n_points, dim = whole("n_points", n_points, 3), whole("dim", dim, 2)
     along = torch.arange(n_points) - (n_points - 1) / 2
     direction = torch.eye(2)[0] if dim == 2 else torch.full((dim,), dim ** -.5)
     return along[:, None] * direction
@@ -403,7 +348,11 @@ class Stack(nn.Module):
                  seeds: Sequence[int],  # one module each; the caller's random numbers stay as they are
                 ):
         super().__init__()
-        self.members = [_seeded(build, seed) for seed in seeds]
+        self.members = []
+        with torch.random.fork_rng(devices=[]):
+            for seed in seeds:
+                torch.manual_seed(seed)
+                self.members.append(build())
         weights, self.fixed = stack_module_state(self.members)
         self.learned = {name: nn.Parameter(w) for name, w in weights.items()}
         self.weights = nn.ParameterList(self.learned.values())  # for an optimiser
@@ -423,11 +372,6 @@ class Stack(nn.Module):
             for name, p in member.named_parameters(): p.copy_(self.learned[name][i])
         return self.members
 
-def _seeded(build, seed):
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        return build()
-
 # %% ../nbs/08_rotations.ipynb #76149701
 class _Ring(nn.Module):
     "Points on a line, the network h that takes them to a ring, and the operator T."
@@ -440,6 +384,7 @@ class _Ring(nn.Module):
         if z is None: z = self.h(self.y)
         return z, self.T(z)
 
+@torch.no_grad()
 def _quality(rings, z):
     "Of many rings. Where a run diverged, all is nought."
     def move(x): return torch.nan_to_num(rings(x)[1], 0., 0., 0.)
@@ -464,15 +409,15 @@ def anneal(params,          # what is learned, as an optimiser takes it
             schedule.step()
 
 def _train_rings(rings, steps, lr, loss, frames=48):
-    "Train all rings; the steps that were kept, closer together at first, and (points, targets) there."
+    "Train all rings; the steps that were kept, closer together at first, and points and targets there."
     kept, history = sorted({round(steps ** (i / frames)) for i in range(frames + 1)} | {0}), []
+    @torch.no_grad()
     def watch(step):
-        if step != kept[len(history)]: return
-        with torch.no_grad(): history.append(rings())
+        if step == kept[len(history)]: history.append(rings())
     def total(progress): return rings(then=lambda out: loss(*out, progress)).sum()
     anneal(rings.parameters(), total, steps, lr, watch)
     watch(steps)
-    return kept, history
+    return kept, *(torch.stack(each) for each in zip(*history))
 
 # %% ../nbs/08_rotations.ipynb #43747ef9
 def stargate(n_points: int = 16,                 # on the line, 3 or more
@@ -490,17 +435,15 @@ def stargate(n_points: int = 16,                 # on the line, 3 or more
     y, seeds = line(n_points, dim), _runs(seeds, operator, steps, lr)
     turn = operator or functools.partial(FiLMR, affine=False)
     rings = Stack(lambda: _Ring(y, encoder(dim), turn(dim)), seeds)
-    kept, history = _train_rings(rings, steps, lr, loss)
-    z, targets = (torch.stack(frames) for frames in zip(*history))
-    with torch.no_grad(): quality = _quality(rings, z[-1])
-    learned = rings.unstack()
+    kept, z, targets = _train_rings(rings, steps, lr, loss)
+    quality, learned = _quality(rings, z[-1]), rings.unstack()
     return Stargate(seeds, kept, z, targets, quality, [r.T for r in learned], [r.h for r in learned])
 
 def _runs(seeds, operator, steps, lr):
     "The seeds as a tuple; what `stargate` cannot use is refused."
     whole("steps", steps, 1)
     positive("lr", lr)
-    if isinstance(seeds, Integral): seeds = (seeds,)
+    seeds = (seeds,) if isinstance(seeds, Integral) else seeds
     if not isinstance(seeds, Sequence) or not seeds:
         raise ValueError(f"seeds must be a whole number or a sequence of some, got {seeds!r}")
     if not (operator is None or callable(operator)):
@@ -529,8 +472,7 @@ class Stargate:
     def orbit_error(self) -> torch.Tensor: return self.quality.orbit_error  # (seeds,), in radii
 
     def __repr__(self) -> str:
-        return (f"Stargate: {int(self.locked.sum())} of {len(self.seeds)} rings locked "
-                f"after {self.steps[-1]} steps")
+        return f"Stargate: {self.locked.sum()} of {len(self.seeds)} rings locked after {self.steps[-1]} steps"
 
     def to_dict(self) -> dict:  # columns for `pandas.DataFrame`, a row for each seed
         "Seed, quality and verdict."
@@ -541,44 +483,38 @@ class Stargate:
 
 # %% ../nbs/08_rotations.ipynb #81e7a8f9
 def _shown(result, run):
-    "Points and targets of one run, (frames, n, 2): as they are in 2-D, else in the last ring's plane."
+    "Points and targets of one run, (2, frames, n, 2): as they are in 2-D, else in the last ring's plane."
     whole("run", run, 0, len(result.seeds) - 1)
-    z, targets = result.history[:, run], result.targets[:, run]
-    if z.shape[-1] == 2: return z, targets
-    centre = z[-1].mean(0)
-    axes = torch.linalg.svd(torch.nan_to_num(z[-1] - centre), full_matrices=False)[2][:2].mT
-    return (z - centre) @ axes, (targets - centre) @ axes
+    points = torch.stack([result.history[:, run], result.targets[:, run]])
+    return points if points.shape[-1] == 2 else _plane_of(points, points[0, -1])
 
-def _draw_ring(ax, z, targets, numbers):
+def _draw_ring(ax, z, targets=None, numbers=False):
     "Points, their path, and hollow squares where T takes them."
     ax.plot(*torch.cat([z, z[:1]]).T, color=INK, alpha=.25, lw=.8)
     ax.plot(*z.T, "o", color=PALETTE[0], ms=5 if numbers else 3)
     if targets is not None:
         ax.plot(*targets.T, "s", mfc="none", color=PALETTE[1], ms=10 if numbers else 5, mew=1.2)
-    outside = z.mean(0) + 1.2 * (z - z.mean(0))
-    for i, (x, y) in enumerate(outside.tolist() if numbers else ()):
-        ax.annotate(str(i), (x, y), ha="center", va="center", fontsize=8, annotation_clip=False)
     if numbers:
-        ax.update_datalim(outside.numpy())
-        ax.autoscale_view()
+        outside = z.mean(0) + 1.2 * (z - z.mean(0))
+        ax.plot(*outside.T, ls="")  # nothing to see, but room for the numbers
+        for i, place in enumerate(outside.tolist()):
+            ax.annotate(str(i), place, ha="center", va="center", fontsize=8, annotation_clip=False)
     ax.set_aspect("equal", "datalim")
 
-# %% ../nbs/08_rotations.ipynb #00d8749e
 def _verdict(result, run): return "locked" if result.locked[run] else "not locked"
 
 def _plot_stargate(result, run):
     import matplotlib.pyplot as plt
     z, targets = _shown(result, run)
-    frames = sorted({round(i * (len(z) - 1) / 6) for i in range(6)})
     fig = plt.figure(figsize=(7.2, 3.4), layout="constrained")
     grid = fig.add_gridspec(2, 5)
-    for place, f in enumerate(frames):
+    for place, f in enumerate(sorted({round(i * (len(z) - 1) / 6) for i in range(6)})):
         ax = fig.add_subplot(grid[place // 3, place % 3])
-        _draw_ring(ax, z[f], None, False)
+        _draw_ring(ax, z[f])
         ax.set_title(f"step {result.steps[f]}", fontsize=9)
         ax.tick_params(labelsize=6)
     ax = fig.add_subplot(grid[:, 3:])
-    _draw_ring(ax, z[-1], targets[-1], True)
+    _draw_ring(ax, z[-1], targets[-1], numbers=True)
     ax.set_title(f"step {result.steps[-1]}: {_verdict(result, run)}", fontsize=9)
     fig.suptitle(f"{z.shape[1]} points learn; squares in the last panel: where T takes each")
     fig.supxlabel("first coordinate", fontsize=9)
@@ -587,14 +523,12 @@ def _plot_stargate(result, run):
 
 def _animate_stargate(result, run):
     from oplas.widgets import animation
-    z, targets = (torch.nan_to_num(x) for x in _shown(result, run))
-    edge = 1.5 * max(1., float(z[-1].abs().max()))  # points further out wait at the edge of the picture
-    z, targets = (x.clamp(-edge, edge).numpy() for x in (z, targets))
-    names = [str(i) for i in range(z.shape[1])]
-    return animation(z, targets=targets, labels=names,
-                     captions=[f"step {s}" for s in result.steps], seconds=9.,
-                     alt=f"{len(names)} points move as they learn; at the end the ring is "
-                         f"{_verdict(result, run)}")
+    points = torch.nan_to_num(_shown(result, run))
+    edge = 1.5 * max(1., float(points[0, -1].abs().max()))  # what is further out waits at the edge
+    z, targets = points.clamp(-edge, edge).numpy()
+    steps, names = [f"step {s}" for s in result.steps], [str(i) for i in range(z.shape[1])]
+    return animation(z, targets=targets, labels=names, captions=steps, seconds=9.,
+                     alt=f"{len(names)} points move as they learn; at the end the ring is {_verdict(result, run)}")
 
 # %% ../nbs/08_rotations.ipynb #74ba116d
 NOTE_NAMES = ("C", "C♯", "D", "E♭", "E", "F", "F♯", "G", "A♭", "A", "B♭", "B")  #: pitch classes 0 … 11
@@ -615,7 +549,7 @@ def _lands(z, operator):
 
 def _clock(z):
     "The ring in its plane, (n, 2), the first point at the top and the second to its right."
-    points = _plane_of(z)
+    points = _plane_of(z, z)
     x, y = points[0] / points[0].norm()
     turned = points @ torch.tensor([[y, x], [-x, y]])
     return turned if turned[1, 0] > 0 else turned * torch.tensor([-1., 1.])

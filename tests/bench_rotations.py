@@ -2,7 +2,25 @@
 import ctypes, functools, statistics, sys, time
 
 import torch
-from oplas.rotations import FiLM, FiLMR, aguilera_perez, rotate_plane, rotation_matrix, stargate
+from oplas.rotations import FiLM, FiLMR, rotate_plane, rotation_matrix, stargate
+
+
+def axis_turn(n, c, angle):
+    "Rotation by an angle in the plane of axes c and c + 1, as a whole (n, n) matrix."
+    turn = torch.eye(n, dtype=angle.dtype)
+    cos, sin = torch.cos(angle), torch.sin(angle)
+    rows, columns = torch.tensor([[c, c, c + 1, c + 1], [c, c + 1, c, c + 1]])
+    return turn.index_put((rows, columns), torch.stack([cos, -sin, sin, cos]))
+
+
+def aguilera_perez(u, v):
+    "The paper's construction of a rotation's matrix, as the chapter has it, in any precision."
+    n, to_axes, pair = len(u), torch.eye(len(u), dtype=u.dtype), torch.stack([u, v])
+    for row in range(2):
+        for c in range(n - 2, row - 1, -1):
+            turn = axis_turn(n, c, torch.atan2(pair[row, c + 1], pair[row, c]))
+            pair, to_axes = pair @ turn, to_axes @ turn
+    return to_axes @ axis_turn(n, 0, 2 * torch.atan2(pair[1, 1], pair[1, 0])) @ to_axes.mT
 
 
 def keep_memory():
