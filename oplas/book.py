@@ -194,15 +194,13 @@ class Claims:
                  seed=None,            # or seeds, as a text
                  reason: str | None = None,  # why, should it not hold
                  expected: bool = True,      # the verdict that the text was written for
-                 because: str | None = None,  # the old name of `reason`
                 ) -> None:
         "Declare and show a claim. ValueError on an odd value; AssertionError if it fails without a reason."
         holds, limit = _verdict(measured, at_least=at_least, at_most=at_most, within=within, holds=holds)
         measured, width = _value(measured, published)
         text = "; ".join(filter(None, (limit, tolerance, width)))
-        reason = None if holds else _sentence(reason or because)
-        c = Claim(self.chapter, source, statement, published, measured, holds, text, seed, reason,
-                  holds if because else expected)
+        reason = None if holds else _sentence(reason)
+        c = Claim(self.chapter, source, statement, published, measured, holds, text, seed, reason, expected)
         self.all.append(c)
         _display(_verdict_html(c), f"{_mark(c)}: {statement} (measured {_number(measured)})")
         if not (holds or reason):

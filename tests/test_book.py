@@ -107,10 +107,10 @@ def test_a_text_has_no_limit():
     with pytest.raises(ValueError, match="measured must be a number for at_least="): declared("3 of 5", at_least=3)
 
 
-def test_the_old_keywords_still_work():
+def test_a_reason_is_kept_only_where_a_claim_fails():
     claim = book.Claims("t")
-    claim(None, "two is more than one", measured=2, holds=2 > 1, because="not needed")
-    claim(None, "one is more than two", measured=1, holds=False, because="it is less", tolerance="exact")
+    claim(None, "two is more than one", measured=2, holds=2 > 1, reason="not needed")
+    claim(None, "one is more than two", measured=1, holds=False, reason="it is less", tolerance="exact", expected=False)
     assert [(c.holds, c.reason, c.expected) for c in claim.all] == [(True, None, True), (False, "It is less.", False)]
 
 
