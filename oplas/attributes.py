@@ -12,20 +12,23 @@ import torch.nn as nn
 import torch.nn.functional as F
 from scipy.stats import norm, rankdata
 from torch.utils.checkpoint import checkpoint
+from .audio import sound_html
 from .cache import load_or_train
 from .checks import finite, one_of, positive, shaped, whole
 from .latents import reparametrise, traverse
 from .models import Savable, fresh
-from .music import GRIDS, HOLD, REST, contour, note_density, pitch_range, rhythmic_complexity
-from .music import WEIGHTS
+from .music import GRIDS, HOLD, REST, WEIGHTS, contour, note_density, pitch_range, render
+from .music import rhythmic_complexity, to_events
+from .plots import picture
 from .training import fit
 from .tunes import Melodies, melodies
+from .widgets import grid
 
 # %% auto #0
-__all__ = ['BLOCK', 'ATTRIBUTES', 'LOW', 'HIGH', 'NETWORKS', 'RULES', 'JOINT', 'attribute_loss', 'bars_split', 'attributes_of',
+__all__ = ['BLOCK', 'RULES', 'JOINT', 'ATTRIBUTES', 'LOW', 'HIGH', 'NETWORKS', 'attribute_loss', 'bars_split', 'attributes_of',
            'to_index', 'from_index', 'RecurrentEncoder', 'RecurrentDecoder', 'Residual', 'ParallelEncoder',
            'parallel_decoder', 'BarVAE', 'transposed', 'bar_loss', 'shaping_terms', 'train_bars', 'load_bars',
-           'normal_ceiling', 'turn_control', 'expected_attributes', 'turn_loss', 'geodesic_loss']
+           'normal_ceiling', 'turn_control', 'expected_attributes', 'turn_loss', 'geodesic_loss', 'bar_sliders']
 
 # %% ../nbs/05_attributes.ipynb #47be4e37
 def attribute_loss(z: torch.Tensor,   # one dimension of the codes, (..., n)
@@ -58,6 +61,10 @@ def _order_error(z, a, zi, ai, slope, power, target):
     wanted = da.sign() if target is None else (target * da).tanh()
     return ((slope * dz).tanh() - wanted).abs().pow(power).sum()
 
+# %% ../nbs/05_attributes.ipynb #d9247ad1
+RULES = {"paper": dict(slope=1., power=2), "code": dict(slope=10., power=1),
+         "distance": dict(slope=.5, power=2, target=.5)}  #: settings of `attribute_loss`
+
 # %% ../nbs/05_attributes.ipynb #328d3654
 @functools.lru_cache(1)
 def bars_split(split: int = 2028,  # seed of who goes where
@@ -66,26 +73,29 @@ def bars_split(split: int = 2028,  # seed of who goes where
     return melodies(progress=False).split((.7, .1, .2), seed=split)
 
 # %% ../nbs/05_attributes.ipynb #7394d0e4
+JOINT = {"complexity": 0, "range": 2}  #: the first and third dimension, as in the paper
+
 def _complexity(bars): return rhythmic_complexity(bars, ticks_per_bar=bars.shape[-1])
 
 #: name → function of bars, (..., ticks) to (...,)
-ATTRIBUTES = {"complexity": _complexity, "range": pitch_range, "density": note_density,
-              "contour": contour}
+ATTRIBUTES = {"complexity": _complexity, "range": pitch_range, "density": note_density, "contour": contour}
 
-def _name(attribute) -> str:
-    return attribute if isinstance(attribute, str) else getattr(attribute, "__name__", repr(attribute))
+def _name(attribute): return getattr(attribute, "__name__", attribute)
 
 def attributes_of(tokens,                              # bars, (n, ticks), or (..., ticks)
                   attributes=("complexity", "range"),  # k names from `ATTRIBUTES`, or functions like them
                  ) -> torch.Tensor:                    # (n, k), or (..., k)
     "Attributes side by side. ValueError on an unknown name, or if a function gives no number for each bar."
-    tokens, known = torch.as_tensor(tokens), ", ".join(ATTRIBUTES)
-    for a in attributes:
-        if not callable(a) and a not in ATTRIBUTES:
-            raise ValueError(f"attributes must be of {known}, or functions of bars, got {a!r}")
-    columns = [torch.as_tensor(ATTRIBUTES.get(a, a)(tokens)).float() for a in attributes]
+    tokens, name = torch.as_tensor(tokens), "attributes, if no functions of bars,"
+    functions = [a if callable(a) else ATTRIBUTES[one_of(name, a, ATTRIBUTES)] for a in attributes]
+    columns = [torch.as_tensor(f(tokens)).float() for f in functions]
     for a, column in zip(attributes, columns): shaped(f"attributes: {_name(a)}", column, *tokens.shape[:-1])
     return torch.stack(columns, -1)
+
+# %% ../nbs/05_attributes.ipynb #7064b502
+def _ordinary(tokens) -> torch.Tensor:  # bars, (n, ticks) -> one of them, (1, ticks)
+    a = attributes_of(tokens)
+    return tokens[((a - a.mean(0)) / a.std(0)).abs().sum(1).argmin()][None]
 
 # %% ../nbs/05_attributes.ipynb #5cbca3a5
 LOW = 52   #: lowest pitch of the networks' vocabulary, E3
@@ -176,11 +186,10 @@ def parallel_decoder(ticks: int, words: int, dim: int,  # ticks, size of the voc
     return nn.Sequential(nn.Linear(dim, hidden), Residual(hidden), nn.LayerNorm(hidden),
                          nn.Linear(hidden, ticks * words), nn.Unflatten(-1, (ticks, words)))
 
-# %% ../nbs/05_attributes.ipynb #6e76f13a
+# %% ../nbs/05_attributes.ipynb #047e4116
 NETWORKS = {"parallel": (ParallelEncoder, parallel_decoder),
             "recurrent": (RecurrentEncoder, RecurrentDecoder)}  #: kind → its encoder and decoder
 
-# %% ../nbs/05_attributes.ipynb #047e4116
 class BarVAE(Savable, nn.Module):
     "A variational autoencoder of one-bar melodies. ValueError on settings that do not fit."
     seconds: float | None = None  # that its training took
@@ -217,10 +226,6 @@ class BarVAE(Savable, nn.Module):
         "The most likely token at each tick. ValueError as `logits`, and on NaN."
         z = finite("z", torch.as_tensor(z).float())
         return from_index(self.logits(z).argmax(-1), self.low, self.high)
-
-# %% ../nbs/05_attributes.ipynb #d9247ad1
-RULES = {"paper": dict(slope=1., power=2), "code": dict(slope=10., power=1),
-         "distance": dict(slope=.5, power=2, target=.5)}  #: settings of `attribute_loss`
 
 # %% ../nbs/05_attributes.ipynb #7dcdb9c2
 def transposed(tokens: torch.Tensor,  # (n, ticks)
@@ -276,8 +281,6 @@ def shaping_terms(model: BarVAE,
     return terms
 
 # %% ../nbs/05_attributes.ipynb #dd35690e
-JOINT = {"complexity": 0, "range": 2}  #: the first and third dimension, as in the paper
-
 def train_bars(tokens,                          # bars to learn from, (n, ticks)
                dims: Mapping[str, int] = JOINT, # attribute, a name or a function → its dimension, from 0
                kind: str = "parallel",          # or "recurrent"
@@ -294,9 +297,8 @@ def train_bars(tokens,                          # bars to learn from, (n, ticks)
     a = _targets(model, tokens, dims, settings.get("rule", "distance"))
     scale = [float(column.std()) for column in a.unbind(1)]
     loss = functools.partial(bar_loss, dims=dims, scale=scale, **settings)
-    history = fit(model, loss, (tokens, a), epochs=epochs, batch_size=batch_size, lr=.01, seed=seed,
-                  progress=progress)
-    model.seconds = history.seconds
+    model.seconds = fit(model, loss, (tokens, a), epochs=epochs, batch_size=batch_size, lr=.01, seed=seed,
+                        progress=progress).seconds
     return model.cpu().eval()
 
 # %% ../nbs/05_attributes.ipynb #866e02d7
@@ -327,7 +329,7 @@ def load_bars(seed: int = 0,      # of the training
              ) -> BarVAE:         # on the CPU, in evaluation mode; `seconds`: how long it was trained
     "A model of the chapter from the cache, or trained and kept there. ValueError as `train_bars`."
     state = load_or_train("bars", dict(seed=seed, split=split, **settings), _trained, progress=progress)
-    model = BarVAE(settings.get("kind", "parallel"))
+    model = fresh(seed, BarVAE, settings.get("kind", "parallel"))
     model.seconds = float(state.pop("seconds"))
     model.load_state_dict(state)
     return model.eval()
@@ -362,12 +364,9 @@ def turn_control(decode: Callable,          # codes (n, dim) → bars (n, ticks)
 def expected_attributes(logits: torch.Tensor,  # scores, (..., ticks, words)
                        ) -> dict[str, torch.Tensor]:  # name → (...,), differentiable
     "Mean attributes of bars whose ticks are drawn one by one from `logits`. ValueError on other ticks."
-    if logits.shape[-2] not in GRIDS:
-        raise ValueError(f"logits must be of {' or '.join(map(str, GRIDS))} ticks, "
-                         f"got {logits.shape[-2]}")
+    ticks = one_of("ticks of logits", logits.shape[-2], sorted(GRIDS))
     p = logits.softmax(-1)[..., :-2]  # of each pitch beginning at each tick
-    onset = p.sum(-1)
-    weights = torch.as_tensor(WEIGHTS["pati"][p.shape[-2]]).to(p)
+    onset, weights = p.sum(-1), torch.as_tensor(WEIGHTS["pati"][ticks]).to(p)
     return {"complexity": onset @ weights / weights.sum(), "range": _expected_range(p) / 26,
             "density": onset.mean(-1), "contour": (_first(p.flip(-2)) - _first(p)) / 26}
 
@@ -427,3 +426,26 @@ def geodesic_loss(model, z: torch.Tensor,   # with `logits`; codes, (n, dim)
         rise = _expected(model, ahead, dims)[k] - here[k]
         loss = loss + (rise / s / step - 1).square().mean()
     return loss
+
+# %% ../nbs/05_attributes.ipynb #46493ff2
+def _shown(bar) -> str:  # tokens, (24,) -> HTML
+    "A bar as a piano roll and a player."
+    roll, notes = np.ones((HIGH - LOW + 1, 4 * len(bar))), to_events(bar)    # four columns a tick
+    for pitch, begin, length in zip(notes.pitch, notes.onset, notes.duration):
+        roll[HIGH - pitch, round(24 * begin):round(24 * (begin + length)) - 1] = .25
+    words = "silence"
+    if len(notes): words = f"a bar with {len(notes)} notes from MIDI {notes.pitch.min()} to {notes.pitch.max()}"
+    drawing = picture(roll.repeat(4, 0).repeat(4, 1), f"Piano roll: {words}", 384)
+    return f"{drawing}<br>{sound_html(render(bar), label=words, small=True)}"
+
+# %% ../nbs/05_attributes.ipynb #cc1d5cde
+def bar_sliders(seed: int = 0,  # of the training
+               ):               # an ipywidgets `VBox`, as `oplas.widgets.grid` makes it
+    "A bar that the model has not seen, to see and hear, and a slider for each dimension that holds an attribute."
+    model, values = load_bars(seed), [-2., -1., 0., 1., 2.]
+    with torch.no_grad(): start = model.encode(_ordinary(bars_split()[2].tokens))
+    def panel(*turned_to):
+        z = start.clone()
+        z[0, [*JOINT.values()]] = torch.tensor(turned_to)
+        with torch.no_grad(): return _shown(model.decode(z)[0])
+    return grid(panel, {f"dimension {dim + 1}": values for dim in JOINT.values()})

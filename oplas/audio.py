@@ -4,13 +4,10 @@
 
 # %% ../nbs/27_audio.ipynb #5a3a7f66
 from __future__ import annotations
-
 import base64, html, io, math, os, pathlib, re, warnings
-
 import numpy as np
 import torch
 from torch import nn
-
 from .checks import finite, number, positive, whole
 from .machine import bar, one_thread
 from .plots import svg
@@ -342,7 +339,6 @@ def griffin_lim(magnitude: torch.Tensor,     # (..., bins, frames), 0 or more, b
         out.append((_overlap_add(torch.fft.irfft(c, n_fft) * window, hop_length) * scale)[:, inside])
     return torch.cat(out).reshape(*magnitude.shape[:-2], length)
 
-
 # %% ../nbs/27_audio.ipynb #4093ab16
 def spectral_convergence(audio,                    # (..., samples)
                          magnitude: torch.Tensor,  # (..., bins, frames), what the sound should have
@@ -433,16 +429,15 @@ class GriffinLimStream:
 # %% ../nbs/27_audio.ipynb #b98cfb5c
 def sounding(audio,                      # (..., samples)
              sample_rate: int = 22_050,  # Hz
-             drop: float = 40.,          # dB below the loudest 20 ms, where the note has ended
             ) -> torch.Tensor:           # (..., samples), zero outside
-    "What follows a note's loudest 20 ms, until it has fallen by `drop` dB. ValueError on bad sound."
+    "What follows a note's loudest 20 ms, until it has fallen by 40 dB. ValueError on bad sound."
     _rate(sample_rate)
     n = round(.02 * sample_rate)
     x = _sound(audio, n)
     level = x[..., :x.shape[-1] // n * n].unflatten(-1, (-1, n)).square().mean(-1)
     k = torch.arange(level.shape[-1], device=x.device)
     top = level.argmax(-1, keepdim=True)
-    over = (level < level.amax(-1, keepdim=True) * 10 ** (-drop / 10)) & (k > top)
+    over = (level < level.amax(-1, keepdim=True) * 10 ** -4.) & (k > top)
     end = torch.where(over, k, len(k) + 1).amin(-1, keepdim=True)
     at = torch.arange(x.shape[-1], device=x.device) // n
     return x * ((at > top) & (at < end))
@@ -452,8 +447,7 @@ def _range(rate, fmin, fmax):
     "ValueError unless pitches can be looked for in this range at this rate."
     _rate(rate)
     if not 0 < fmin < fmax < rate / 2:
-        raise ValueError(f"fmin and fmax must rise between 0 and {rate / 2:g} Hz, got {fmin!r} and "
-                         f"{fmax!r}")
+        raise ValueError(f"fmin and fmax must rise between 0 and {rate / 2:g} Hz, got {fmin!r} and {fmax!r}")
     if math.ceil(rate / fmax) > math.floor(rate / fmin):
         raise ValueError(f"fmin and fmax must have a whole lag between them, got {fmin!r}, {fmax!r} Hz")
 

@@ -35,24 +35,20 @@ def tags(marks: list[str],  # directives, as `directives` gives them
          code: str,         # the code below them
         ) -> list[str]:     # Jupyter Book's tags, sorted
     "What the directives say to nbdev, said to Jupyter Book; an unknown directive adds no tag."
-    found = set()
-    for m in marks:
-        found.update(TAGS_OF.get(m) or TAGS_OF.get(m.split(" ")[0], ()))
+    found = {tag for m in marks for tag in TAGS_OF.get(m) or TAGS_OF.get(m.split(" ")[0], ())}
     if re.search(r"nbdev_export\(", code):         # the build must not rewrite the package it runs on
-        found.update(("remove-cell", "skip-execution"))
+        found |= {"remove-cell", "skip-execution"}
     return sorted(found)
 
 # %% ../nbs/32_book.ipynb #f1104e5f
 def exported_names(code: str,  # the code of an exported cell
                   ) -> list[str]:  # public functions, classes and constants that it defines
-    "Public names that a cell defines at top level; methods patched into a class are left to the class."
+    "Public names that a cell defines at top level."
     names = []
     for node in ast.parse(code).body:
-        if isinstance(node, (ast.FunctionDef, ast.ClassDef)):
-            if not any("patch" in ast.unparse(d) for d in node.decorator_list): names.append(node.name)
-        elif isinstance(node, (ast.Assign, ast.AnnAssign)):
-            targets = getattr(node, "targets", None) or [node.target]
-            names += [t.id for t in targets if isinstance(t, ast.Name)]
+        if isinstance(node, (ast.FunctionDef, ast.ClassDef)): names.append(node.name)
+        targets = getattr(node, "targets", [getattr(node, "target", None)])
+        names += [t.id for t in targets if isinstance(t, ast.Name)]
     return [n for n in names if not n.startswith("_")]
 
 # %% ../nbs/32_book.ipynb #a0db78f1
@@ -80,11 +76,10 @@ def modules_in(text: str,     # of a page or module
 @lru_cache
 def _package(folder: str) -> tuple[dict[str, str], dict[str, set], str]:
     "Of a package: each module's code, the modules it imports, and a hash of the files that are no modules."
-    root, rest = Path(folder), hashlib.sha256()
-    texts = {f.stem: f.read_text(encoding="utf-8") for f in sorted(root.glob("*.py")) if f.stem != "_modidx"}
-    for f in sorted(root.rglob("*")):
-        if f.is_file() and f.suffix not in (".py", ".pyc"):
-            rest.update(f.relative_to(root).as_posix().encode() + b"\0" + f.read_bytes())
+    texts, rest = {}, hashlib.sha256()
+    for f in sorted(p for p in Path(folder).rglob("*") if p.is_file() and p.suffix != ".pyc"):
+        if f.suffix != ".py": rest.update(f.relative_to(folder).as_posix().encode() + b"\0" + f.read_bytes())
+        elif f.stem != "_modidx": texts[f.stem] = f.read_text(encoding="utf-8")
     codes = {name: code_of(text) for name, text in texts.items()}
     return codes, {name: modules_in(text, {*texts}) for name, text in texts.items()}, rest.hexdigest()
 
@@ -94,11 +89,10 @@ def package_hash(text: str,                  # the code of a page
     "Hash of what a page runs of the package: part of the key under which the page's results are kept."
     import oplas
     codes, imports, rest = _package(str(folder or Path(oplas.__file__).parent))
-    todo, reached = [*modules_in(text, {*codes}), *({"__init__"} & {*codes})], set()
+    todo, reached = modules_in(text, {*codes}) | {"__init__"} & {*codes}, set()
     while todo:
-        name = todo.pop()
-        if name not in reached: todo += imports[name]
-        reached.add(name)
+        reached |= todo
+        todo = {name for module in todo for name in imports[module]} - reached
     parts = [rest, *(part for name in sorted(reached) for part in (name, codes[name]))]
     return hashlib.sha256("\0".join(parts).encode()).hexdigest()[:16]
 
@@ -108,8 +102,7 @@ def _outdated(app, env, added, changed, removed) -> list[str]:
     for doc in env.found_docs:
         path = Path(env.doc2path(doc))
         if path.suffix != ".ipynb": continue
-        cells = json.loads(path.read_text(encoding="utf-8"))["cells"]
-        keys[doc] = package_hash(_code(cells))
+        keys[doc] = package_hash(_code(json.loads(path.read_text(encoding="utf-8"))["cells"]))
     last, env.oplas_keys = getattr(env, "oplas_keys", {}), keys
     return [doc for doc, key in keys.items() if last.get(doc) != key]
 
@@ -233,8 +226,7 @@ def _value(measured, published) -> tuple[float | int | str, str]:
     mean, half = str(measured).split(" ± ")
     return float(mean) + 0., f"95 % interval ± {half}"
 
-def _sentence(text: str | None) -> str | None:
-    return text and text[0].upper() + text[1:].rstrip(".") + "."
+def _sentence(text: str | None) -> str | None: return text and text[0].upper() + text[1:].rstrip(".") + "."
 
 def _mark(c: Claim) -> str: return "holds" if c.holds else "does not hold"
 def _sign(c: Claim) -> tuple[str, str]: return ("holds", "✓") if c.holds else ("fails", "✗")
@@ -266,7 +258,7 @@ def _verdict_html(c: Claim) -> str:
             f"{html.escape(c.statement)}. Measured {_number(c.measured)}{published}{tolerance}.{notes}</p>")
 
 # %% ../nbs/32_book.ipynb #1f3292bb
-def _small(text: str | None) -> str: return f"<br><small>{html.escape(text)}</small>" if text else ""
+def _small(text: str) -> str: return f"<br><small>{html.escape(text)}</small>" if text else ""
 
 def _cells(c: Claim) -> dict[str, str]:
     "A row of a table of claims: column -> HTML."
@@ -279,7 +271,7 @@ def _cells(c: Claim) -> dict[str, str]:
 def _table_html(rows: list[dict[str, str]]) -> str:
     "Rows of equal columns as a table; each cell names its column, for the narrow form that phones get."
     head = "".join(f"<th scope='col'>{h}</th>" for h in (rows[0] if rows else ()))
-    cells = ["".join(f"<td data-label='{h}'>{v}</td>" for h, v in row.items()) for row in rows]
+    cells = ("".join(f"<td data-label='{h}'>{v}</td>" for h, v in row.items()) for row in rows)
     body = "".join(f"<tr>{c}</tr>" for c in cells)
     return f"<table class='claims'><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
 
@@ -290,25 +282,11 @@ def claims_of(page: str,  # HTML
     return [Claim(**json.loads(html.unescape(record))) for record in re.findall(r'data-claim="([^"]*)"', page)]
 
 # %% ../nbs/32_book.ipynb #4245ec89
-def _collect(app, doctree) -> None:
-    from docutils import nodes
-    app.env.oplas_claims = getattr(app.env, "oplas_claims", {})
-    app.env.oplas_claims[app.env.docname] = claims_of("".join(n.astext() for n in doctree.findall(nodes.raw)))
-
-def _forget(app, env, docname) -> None: getattr(env, "oplas_claims", {}).pop(docname, None)
-
-def _merge(app, env, docnames, other) -> None:
-    theirs = {d: c for d, c in getattr(other, "oplas_claims", {}).items() if d in docnames}
-    env.oplas_claims = {**getattr(env, "oplas_claims", {}), **theirs}
-
-def _rewrite_scoreboard(app, env) -> list[str]:
-    return [d for d in env.found_docs if d == "scoreboard"]
-
-# %% ../nbs/32_book.ipynb #06a8fbe1
 def all_claims(env) -> list[tuple[str, Claim]]:
     "Every claim with its page, in the order of the pages; a claim that names another chapter is an example."
-    claims = getattr(env, "oplas_claims", {})
-    return [(doc, c) for doc in sorted(claims) for c in claims[doc] if c.chapter == doc]
+    from docutils import nodes
+    def text(doc): return "".join(n.astext() for n in env.get_doctree(doc).findall(nodes.raw))
+    return [(doc, c) for doc in sorted(env.found_docs) for c in claims_of(text(doc)) if c.chapter == doc]
 
 def _write_claims(app, exception) -> None:
     if exception: return
@@ -329,17 +307,18 @@ def _sources(env, uri: Callable) -> dict[str | None, str]:
 # %% ../nbs/32_book.ipynb #57af971f
 def _scoreboard_html(rows: list[tuple[str, str, Claim]], sources: dict) -> str:
     "The scoreboard; a row is (link, title of the chapter, claim). KeyError if a source is not in the bibliography."
-    def link(to, title): return {"Chapter": f"<a href='{html.escape(to)}'>{html.escape(title)}</a>"}
-    table = _table_html([{**link(to, title), **_cells(c), "Source": sources[c.source]} for to, title, c in rows])
+    def link(to, title): return f"<a href='{html.escape(to)}'>{html.escape(title)}</a>"
+    cells = [{"Chapter": link(to, title), **_cells(c), "Source": sources[c.source]} for to, title, c in rows]
     held = f"<p><strong>{sum(c.holds for *_, c in rows)} of {len(rows)}</strong> claims hold.</p>"
-    return f"{held}<div class='wide'>{table}</div>"
+    return f"{held}<div class='wide'>{_table_html(cells)}</div>"
 
 # %% ../nbs/32_book.ipynb #2e196c01
+def _rewrite_scoreboard(app, env) -> list[str]: return [d for d in env.found_docs if d == "scoreboard"]
+
 def _fill_scoreboard(app, doctree, docname) -> None:
     from docutils import nodes
-    for place in doctree.findall(nodes.comment):
-        if place.astext() != "oplas-scoreboard": continue
-        uri = partial(app.builder.get_relative_uri, docname)
+    uri = partial(app.builder.get_relative_uri, docname)
+    for place in [n for n in doctree.findall(nodes.comment) if n.astext() == "oplas-scoreboard"]:
         rows = [(uri(d), app.env.titles[d].astext(), c) for d, c in all_claims(app.env)]
         place.replace_self(nodes.raw("", _scoreboard_html(rows, _sources(app.env, uri)), format="html"))
 
@@ -427,9 +406,9 @@ def setup(app) -> dict:
     os.environ.setdefault("TQDM_DISABLE", "1")       # no progress bars in the pages' kernels
     app.setup_extension("sphinx.ext.autodoc")
     app.add_directive("scoreboard", _scoreboard_directive())
-    hooks = {"env-get-outdated": _outdated, "doctree-read": _collect, "env-purge-doc": _forget,
-             "env-merge-info": _merge, "env-updated": _rewrite_scoreboard, "doctree-resolved": _fill_scoreboard,
-             "build-finished": _write_claims, "autodoc-process-docstring": _add_docments}
+    hooks = {"env-get-outdated": _outdated, "env-updated": _rewrite_scoreboard,
+             "doctree-resolved": _fill_scoreboard, "build-finished": _write_claims,
+             "autodoc-process-docstring": _add_docments}
     for event, hook in hooks.items(): app.connect(event, hook)
     app.connect("html-page-context", _drop_thebe, priority=900)   # after all that add scripts
     return {"version": package_hash("import oplas.book"), "parallel_read_safe": True, "parallel_write_safe": True}

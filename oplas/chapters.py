@@ -4,10 +4,10 @@
 
 # %% ../nbs/36_chapters.ipynb #569cc819
 from __future__ import annotations
-import configparser, html, json, math, random, re
-from collections.abc import Callable
+import configparser, html, json, re
 from dataclasses import dataclass
 from functools import partial
+from importlib import resources
 from pathlib import Path
 
 # %% auto #0
@@ -57,14 +57,14 @@ CHAPTERS = (
          ("01_divergences", "02_autoencoders"), ("26_strings", "27_audio"), _UKULELE, _SOUND),
     _to_come("04_effects", "Shape", "Effects", "move along an effect",
             ("02_autoencoders",), ("03_sampler",), _UKULELE),
-    Page("05_attributes", "Shape", "Attribute regularisation", 
+    Page("05_attributes", "Shape", "Attribute regularisation",
          "turn one dimension, change one attribute of a melody",
          ("02_autoencoders",), ("01_divergences", "28_music", "30_metrics"), ("pati2019",), _MUSIC),
     _to_come("06_probing", "Probe", "Latin hypercube probing", "find where an attribute lives",
             ("02_autoencoders",), ("05_attributes", "30_metrics"), ("colombo2022",)),
     _to_come("07_mixing", "Operate", "Mixing", "add and subtract stems",
             ("linear algebra", "23_training"), ("02_autoencoders",), _HAWLEY),
-    Page("08_rotations", "Operate", "Rotations", 
+    Page("08_rotations", "Operate", "Rotations",
          "step round a ring, and tell from numbers whether it has locked",
          ("linear algebra", "some PyTorch"), ("01_divergences",), _HAWLEY, _SOUND),
     Page("08b_rings", "Operate", "Music on rings", "go round keys and sounds, and play a tune on a ring",
@@ -91,40 +91,11 @@ TOOLBOX = (
     _tool("descriptors", title="Descriptors", written=False))
 PAGES = CHAPTERS + TOOLBOX  #: in reading order
 
-# %% ../nbs/36_chapters.ipynb #fe3f1324
-def _dot(x: float, y: float, r: float = 2.6) -> str:
-    return f"<circle class='ink' cx='{x:.1f}' cy='{y:.1f}' r='{r}'/>"
-
-def _ring(r: float) -> str: return f"<circle class='line' cx='70' cy='45' r='{r}'/>"
-
-def _cloud() -> str:
-    chance = random.Random(2)
-    dots = [_dot(chance.gauss(70, 18), min(87, max(3, chance.gauss(45, 18)))) for _ in range(26)]
-    return "".join([*map(_ring, (15, 30, 44)), *dots])
-
-def _hypercube() -> str:
-    lines = [f"<path class='line' d='M{28 + 12 * k} 3v84M28 {3 + 12 * k}h84'/>" for k in range(8)]
-    dots = [_dot(34 + 12 * k, 9 + 12 * row, 2 + row % 4) for k, row in enumerate((2, 5, 0, 4, 6, 1, 3))]
-    return "".join(lines + dots)
-
-def _fifths() -> str:
-    around = [(math.sin(k * math.pi / 6), math.cos(k * math.pi / 6)) for k in range(12)]
-    dots = [_dot(70 + 38 * x, 45 - 38 * y, 5.5 if k in (0, 7) else 3.4) for k, (x, y) in enumerate(around)]
-    arrow = "<path class='line strong' d='M73 16.2A29 29 0 1 1 58.7 71.7M66 72l-8 0 1-8'/>"
-    return "".join([_ring(38), *dots, arrow, "<text x='70' y='49' text-anchor='middle'>+ a fifth</text>"])
-
-def _path() -> str:
-    stations = (6, 80, 3), (48, 72, 3.8), (70, 46, 4.6), (92, 22, 5.4), (132, 12, 6.4)
-    dots = [_dot(*station) for station in stations]
-    words = "<text x='2' y='66'>dull</text><text x='132' y='38' text-anchor='end'>brighter</text>"
-    return "<path class='way' d='M6 80Q52 84 70 46T132 12'/>" + "".join(dots) + words
-
 # %% ../nbs/36_chapters.ipynb #cf61d7c5
-PARTS = {"Shape": ("Give the codes a form.", _cloud, "Codes gathered round the centre of three circles"),
-         "Probe": ("Find what lives where.", _hypercube, "One probe in each row and each column of a square"),
-         "Operate": ("Calculate with codes.", _fifths, "Twelve notes in a ring, and an arrow up by a fifth"),
-         "Steer": ("Say what you want to hear.", _path, "A path that climbs from dull to brighter"),
-         "Toolbox": ("What every part stands on.", None, "")}  #: what each part is for, and its picture
+#: what each part is for
+PARTS = {"Shape": "Give the codes a form.", "Probe": "Find what lives where.",
+         "Operate": "Calculate with codes.", "Steer": "Say what you want to hear.",
+         "Toolbox": "What every part stands on."}
 
 # %% ../nbs/36_chapters.ipynb #183a659a
 def _item(page: Page) -> str:
@@ -135,11 +106,10 @@ def _item(page: Page) -> str:
     return f"<li class='{'here' if page.written else 'to-come'}'>{named}{words}</li>"
 
 def _card(k: int, part: str) -> str:
-    words, draw, description = PARTS[part]
-    icon = f"<svg viewBox='0 0 140 90' role='img' aria-label='{description}'>{draw()}</svg>" if draw else ""
+    picture = resources.files("oplas") / "static" / f"{part.lower()}.svg"
+    icon = picture.read_text(encoding="utf-8").replace("\n", "") if picture.is_file() else ""
+    head = f"<p class='part'><strong>{f'{k} ' * bool(icon)}{part}</strong><br/>{PARTS[part]}</p>"
     items = "".join(_item(p) for p in PAGES if p.part == part)
-    head = f"<p class='part'><strong>{k} {part}</strong><br/>{words}</p>" if draw else (
-        f"<p class='part'><strong>{part}</strong><br/>{words}</p>")
     return f"<div class='card-{part.lower()}'>{head}{icon}<ul>{items}</ul></div>"
 
 def book_map() -> str:
@@ -178,12 +148,12 @@ def published(address: str,  # as `address_of` gives it
     owner, name = address.split("/")[-2:] if address else ("", "")
     book = f"https://{owner}.github.io/{name}"
     clone = f"git clone {address} && cd {name}\n" if address else ""
-    clone += ("make book    # run every notebook and build these pages\n"
-              "make test    # prove it: the tests in the notebooks, then those in tests/\n")
-    core = "the core: torch, numpy, scipy, scikit-learn, matplotlib"
-    install = (f'pip install "oplas @ git+{address}"          # {core}\n'
-               f'pip install "oplas[audio] @ git+{address}"   # and what sound needs\n')
-    texts = {"web": f"The rendered book is at <{book}>.\n", "clone": clone, "install": install,
+    core, sound = (f"oplas{extra} @ git+{address}" if address else f".{extra}" for extra in ("", "[audio]"))
+    always = {"clone": f"{clone}make book    # run every notebook and build these pages\n"
+                       "make test    # prove it: the tests in the notebooks, then those in tests/\n",
+              "install": f'pip install "{core}"          # the core: torch, numpy, scipy, scikit-learn, matplotlib\n'
+                         f'pip install "{sound}"   # and what sound needs\n'}
+    texts = {"web": f"The rendered book is at <{book}>.\n",
              "browser": "Every chapter has a rocket at the top of its page: it opens the notebook on Colab or "
                         "Binder, and a browser is enough.\n",
              "repository": f"repository:\n  url: {address}\n  path_to_book: nbs\n  branch: main\n\n"
@@ -193,10 +163,7 @@ def published(address: str,  # as `address_of` gives it
              "urls": f'[project.urls]\nBook = "{book}"\nSource = "{address}"\n'
                      f'Changelog = "{address}/blob/main/CHANGELOG.md"\n',
              "citation": f'repository-code: "{address}"\n'}
-    if address: return texts
-    local = (f"pip install .             # in a clone; {core}\n"
-             'pip install ".[audio]"    # and what sound needs\n')
-    return {**dict.fromkeys(texts, ""), "clone": clone, "install": local}
+    return (texts if address else dict.fromkeys(texts, "")) | always
 
 # %% ../nbs/36_chapters.ipynb #95ee2e44
 def _on_colab(notebook: dict, page: Page, address: str) -> dict:
@@ -215,9 +182,6 @@ def _link(stem: str) -> str:
     page = {p.stem: p for p in PAGES}.get(stem)
     return stem if not page else page.number or f"[{page.title}]({stem}.ipynb)"
 
-def _readme_row(page: Page, first: bool) -> str:
-    return f"| {page.part if first else ''} | {page.name} | {page.operation} |\n"
-
 def _dependency_row(page: Page) -> str:
     title = f"[{page.title}]({page.stem}.ipynb)" if page.written else f"{page.title} *(to come)*"
     needs, helps = (", ".join(map(_link, names)) for names in (page.needs, page.helps))
@@ -230,19 +194,19 @@ def _stanza(page: Page) -> str:
 # %% ../nbs/36_chapters.ipynb #b3796a81
 def derived() -> dict[str, str]:  # name of a stretch -> its text
     "What follows from the pages: README's table, the contents, the reference, what depends on what."
-    here = [c for c in CHAPTERS if c.written]
-    rows = [_readme_row(c, first=not k or here[k - 1].part != c.part) for k, c in enumerate(here)]
+    rows, part = ["| part | chapter | what you can do after it |\n|---|---|---|\n"], ""
+    for c in (c for c in CHAPTERS if c.written):
+        rows.append(f"| {c.part if c.part != part else ''} | {c.name} | {c.operation} |\n")
+        part = c.part
     tools = ", ".join(p.title for p in TOOLBOX if p.written)
     rows.append(f"| Toolbox | {tools} | train, load, hear, measure, show, and write a chapter of your own |\n")
     coming = ", ".join(c.title.lower().replace("latin", "Latin") for c in CHAPTERS if not c.written)
     contents = [f"  - caption: {part}\n    chapters:\n" + "".join(f"      - file: {p.stem}\n" for p in pages)
                 for part in PARTS if (pages := [p for p in PAGES if p.part == part and p.written])]
-    return {"chapters": "| part | chapter | what you can do after it |\n|---|---|---|\n" + "".join(rows),
-            "coming": f"More chapters are on their way: {coming}.\n" if coming else "",
-            "contents": "".join(contents),
-            "modules": "".join(_stanza(p) for p in PAGES if p.module),
-            "dependencies": "\n".join(["", "| Chapter | Needs | Helps |", "|---|---|---|",
-                                       "".join(map(_dependency_row, CHAPTERS)), ""])}
+    needs = ["\n| Chapter | Needs | Helps |\n|---|---|---|\n", *map(_dependency_row, CHAPTERS), "\n"]
+    texts = {"chapters": rows, "contents": contents, "modules": [_stanza(p) for p in PAGES if p.module],
+             "coming": [f"More chapters are on their way: {coming}.\n"] * bool(coming), "dependencies": needs}
+    return {name: "".join(lines) for name, lines in texts.items()}
 
 # %% ../nbs/36_chapters.ipynb #5a3b156c
 FILES = ("README.md", "CONTRIBUTING.md", "CITATION.cff", "pyproject.toml", "_config.yml", "_toc.yml",

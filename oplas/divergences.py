@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 import torch
 from torch.autograd.function import once_differentiable
 from torch.utils.checkpoint import checkpoint
+from .checks import one_of
 from .machine import one_thread
 
 # %% auto #0
@@ -17,10 +18,8 @@ __all__ = ['kl_discrete', 'kl_mvn', 'kl_normal', 'Kernel', 'rbf', 'imq', 'median
            'mmd2_normal', 'sliced_wasserstein', 'sigreg', 'MMDTest', 'mmd_test']
 
 # %% ../nbs/01_divergences.ipynb #65a3f39c
-def _numbers(name: str,        # how the caller calls it
-             x: torch.Tensor,  # what came
-            ) -> torch.Tensor:  # the same, half precision widened to float32
-    "Let a non-empty, finite, floating-point tensor through. ValueError naming the argument if not."
+def _numbers(name: str, x: torch.Tensor) -> torch.Tensor:
+    "Let a finite, non-empty tensor of floats through, half precision widened to float32. ValueError if not."
     if not isinstance(x, torch.Tensor):
         raise ValueError(f"{name} must be a torch.Tensor, got {type(x).__name__}")
     if not x.is_floating_point():
@@ -31,14 +30,10 @@ def _numbers(name: str,        # how the caller calls it
     return x.float() if x.dtype in (torch.float16, torch.bfloat16) else x
 
 # %% ../nbs/01_divergences.ipynb #10b73d3a
-def _cloud(name: str,        # how the caller calls it
-           x: torch.Tensor,  # what came
-           least: int = 1,   # how many points are needed
-          ) -> torch.Tensor:  # shape (..., points, dim)
-    "Let a cloud of shape (..., points, dim) through. ValueError naming the argument otherwise."
+def _cloud(name: str, x: torch.Tensor, least: int = 1) -> torch.Tensor:
+    "Let a cloud (..., points, dim) of so many points or more through. ValueError naming the argument if not."
     x = _numbers(name, x)
-    if x.ndim < 2:
-        raise ValueError(f"{name} must have shape (..., points, dim), got {tuple(x.shape)}")
+    if x.ndim < 2: raise ValueError(f"{name} must have shape (..., points, dim), got {tuple(x.shape)}")
     if x.shape[-2] < least:
         raise ValueError(f"{name} needs at least {least} points for this estimator, "
                          f"got {x.shape[-2]} (shape {tuple(x.shape)})")
@@ -50,9 +45,7 @@ def kl_discrete(p: torch.Tensor,      # probabilities of P, shape (..., outcomes
                 atol: float = 1e-4,   # how far a sum may be from 1
                ) -> torch.Tensor:     # divergence in nats, shape (...)
     """KL(P‖Q) of discrete distributions (Caillon et al. 2019, Eq. 3); +inf where Q is 0 and P is not.
-
-    ValueError if P or Q is no distribution.
-    """
+    ValueError if P or Q is no distribution."""
     for name, x in (("p", p := _numbers("p", p)), ("q", q := _numbers("q", q))):
         if x.ndim == 0: raise ValueError(f"{name} must have shape (..., outcomes), got a single number")
         if (x < 0).any(): raise ValueError(f"{name} must not be negative, got {x.min().item():.4g}")
@@ -76,8 +69,7 @@ def _cholesky(name: str, cov: torch.Tensor, dim: int) -> torch.Tensor:
         gap = (cov - cov.mT).abs().max().item()
         raise ValueError(f"{name} must be symmetric, got entries that differ by {gap:.4g}")
     factor, failed = torch.linalg.cholesky_ex(cov)
-    if failed.any():
-        raise ValueError(f"{name} must be positive definite, got one without a Cholesky factor")
+    if failed.any(): raise ValueError(f"{name} must be positive definite, got one without a Cholesky factor")
     return factor
 
 # %% ../nbs/01_divergences.ipynb #382caf6e
@@ -86,10 +78,8 @@ def kl_mvn(mean_p: torch.Tensor,  # mean of P, shape (..., dim)
            mean_q: torch.Tensor,  # mean of Q, shape (..., dim)
            cov_q: torch.Tensor,   # covariance of Q, shape (..., dim, dim)
           ) -> torch.Tensor:      # divergence in nats, shape (...)
-    """KL(P‖Q) of two multivariate normals (Caillon et al. 2019, Eq. 4, last ratio put right).
-
-    ValueError on shapes that do not fit or a covariance that is none.
-    """
+    """KL(P‖Q) of two multivariate normals (Caillon et al. 2019, Eq. 4, last ratio put right). ValueError on
+    shapes that do not fit or a covariance that is none."""
     mean_p, mean_q = _numbers("mean_p", mean_p), _numbers("mean_q", mean_q)
     if mean_p.ndim == 0 or mean_p.shape[-1:] != mean_q.shape[-1:]:
         raise ValueError("mean_p and mean_q must have the same last axis, "
@@ -149,10 +139,8 @@ def rbf(bandwidth: float | Sequence[float] = 1.,  # standard deviation s of the 
 # %% ../nbs/01_divergences.ipynb #1513e3b2
 def imq(c: float | Sequence[float] = 1.,  # distance at which the kernel begins to fall, or several
        ) -> Kernel:  # the mean over the values of c
-    """Inverse multiquadric 1/√(r²+c²) (Caillon et al. 2019, Eq. 14), also as a sum of Gaussians.
-
-    ValueError if c is not positive.
-    """
+    """Inverse multiquadric 1/√(r²+c²) (Caillon et al. 2019, Eq. 14), also as a sum of Gaussians. ValueError
+    if c is not positive."""
     cs, step = _positive("c", c), .5
     grid = [math.exp(step * j) for j in range(-56, 8)]                       # u·c², from 7e-13 to 33
     mass = [step * math.sqrt(v / math.pi) * math.exp(-v) for v in grid]
@@ -167,10 +155,8 @@ def median_bandwidth(x: torch.Tensor,                # points, shape (..., point
                      y: torch.Tensor | None = None,  # more points, pooled with x
                      most: int = 1000,               # how many points to look at, evenly spaced
                     ) -> float:                      # median distance of unequal points; 1 if all are equal
-    """Median heuristic for a bandwidth (Gretton et al. 2012, sec. 8).
-
-    ValueError on a bad cloud or unequal dimensions.
-    """
+    """Median heuristic for a bandwidth (Gretton et al. 2012, sec. 8). ValueError on a bad cloud or unequal
+    dimensions."""
     pool = _cloud("x", x).detach().flatten(0, -2)
     if y is not None:
         if (y := _cloud("y", y)).shape[-1] != x.shape[-1]:
@@ -201,11 +187,8 @@ def _tiles(n: int, m: int | None, side: int) -> list[tuple[slice, slice, bool]]:
     return [(r, c, False) for r in cut(n) for c in cut(m)]
 
 # %% ../nbs/01_divergences.ipynb #d1bc60ed
-def _pairs(kernel: Callable,               # of squared distances
-           x: torch.Tensor,                # shape (batch, n, dim)
-           y: torch.Tensor | None = None,  # shape (batch, m, dim); None for the pairs i < j within x
-          ) -> torch.Tensor:               # shape (batch,)
-    "Sum of the kernel over all pairs, in tiles, forwards and backwards."
+def _pairs(kernel: Callable, x: torch.Tensor, y: torch.Tensor | None = None) -> torch.Tensor:
+    "Sum (batch,) of the kernel over all pairs of x (batch, n, dim) and y, or i < j within x; in tiles."
     side = max(16, math.isqrt((_TILE if x.device.type == "cpu" else _TILE_GPU) // len(x)))
     centre = (x if y is None else torch.cat([x, y], -2)).detach().mean(-2, keepdim=True)
     x, y = x - centre, None if y is None else y - centre
@@ -248,15 +231,10 @@ def _estimate(estimator: str, pairs: torch.Tensor, n: int, kernel: Callable) -> 
 
 def _check_estimator(estimator: str) -> int:
     "How many points the estimator needs. ValueError if there is no such estimator."
-    if estimator not in ("unbiased", "biased"):
-        raise ValueError(f"estimator must be 'unbiased' or 'biased', got {estimator!r}")
-    return 2 if estimator == "unbiased" else 1
+    return 2 if one_of("estimator", estimator, ("unbiased", "biased")) == "unbiased" else 1
 
 # %% ../nbs/01_divergences.ipynb #b082ed57
-def _two_clouds(x: torch.Tensor,  # what came for x
-                y: torch.Tensor,  # and for y
-                least: int = 1,   # how many points are needed
-               ) -> tuple[torch.Tensor, torch.Tensor, torch.Size]:
+def _two_clouds(x: torch.Tensor, y: torch.Tensor, least: int = 1) -> tuple:
     "Both clouds as (batch, points, dim), and the batch's shape. ValueError unless they fit together."
     x, y = _cloud("x", x, least), _cloud("y", y, least)
     if x.shape[-1] != y.shape[-1]:
@@ -278,9 +256,7 @@ def mmd2(x: torch.Tensor,                 # points, shape (..., n, dim)
          estimator: str = "unbiased",     # or "biased"
         ) -> torch.Tensor:                # squared discrepancy, shape (...)
     """Squared maximum mean discrepancy of two samples (Gretton et al. 2012, Eqs. 3 and 5), in blocks.
-
-    ValueError on bad clouds or an unknown estimator.
-    """
+    ValueError on bad clouds or an unknown estimator."""
     x, y, batch = _two_clouds(x, y, _check_estimator(estimator))
     kernel = kernel or rbf(median_bandwidth(x, y))
     n, m = x.shape[1], y.shape[1]
@@ -301,10 +277,8 @@ def mmd2_normal(z: torch.Tensor,               # codes, shape (..., n, dim)
                 kernel: Kernel | None = None,  # `rbf(…)` or `imq(…)`; None: `prior_kernel(dim)`
                 estimator: str = "unbiased",   # or "biased"
                ) -> torch.Tensor:              # squared discrepancy, shape (...)
-    """Squared MMD of a sample to N(0, I), the prior in closed form (for an RBF: Rustamov 2021).
-
-    ValueError on a bad cloud, estimator or kernel.
-    """
+    """Squared MMD of a sample to N(0, I), the prior in closed form (for an RBF: Rustamov 2021). ValueError on
+    a bad cloud, estimator or kernel."""
     z = _cloud("z", z, _check_estimator(estimator))
     (n, dim), batch = z.shape[-2:], z.shape[:-2]
     kernel = kernel or prior_kernel(dim)
@@ -318,16 +292,12 @@ def mmd2_normal(z: torch.Tensor,               # codes, shape (..., n, dim)
     return within - 2 * cross + prior
 
 # %% ../nbs/01_divergences.ipynb #a68f8af3
-def _directions(dim: int,                     # of the cloud
-                projections: int,             # how many directions
-                seed: int | torch.Generator,  # where they come from
-                like: torch.Tensor,           # its dtype and device are theirs
-               ) -> torch.Tensor:             # shape (dim, projections)
-    "Random unit vectors. ValueError if projections < 1."
+def _directions(cloud: torch.Tensor, projections: int, seed: int | torch.Generator) -> torch.Tensor:
+    "Random unit vectors (dim, projections), with a cloud's dtype and device. ValueError if projections < 1."
     if projections < 1: raise ValueError(f"projections must be at least 1, got {projections}")
     g = seed if isinstance(seed, torch.Generator) else torch.Generator().manual_seed(seed)
-    v = torch.randn(dim, projections, generator=g, dtype=torch.float64, device=g.device)
-    return (v / v.norm(dim=0)).to(like)
+    v = torch.randn(cloud.shape[-1], projections, generator=g, dtype=torch.float64, device=g.device)
+    return (v / v.norm(dim=0)).to(cloud)
 
 # %% ../nbs/01_divergences.ipynb #212028c3
 def _quantile_cells(n: int, like: torch.Tensor) -> torch.Tensor:
@@ -342,17 +312,15 @@ def sliced_wasserstein(x: torch.Tensor,                # points, shape (..., n, 
                        projections: int = 128,         # random directions
                        seed: int | torch.Generator = 0,  # a generator gives new directions at every call
                       ) -> torch.Tensor:               # squared distance, mean of directions, shape (...)
-    """Squared sliced 2-Wasserstein distance (Bonneel et al. 2015) to a sample or to N(0, I).
-
-    ValueError on bad clouds or if projections < 1.
-    """
+    """Squared sliced 2-Wasserstein distance (Bonneel et al. 2015) to a sample or to N(0, I). ValueError on
+    bad clouds or if projections < 1."""
     if y is None:
         x = _cloud("x", x)
-        p = (x @ _directions(x.shape[-1], projections, seed, x)).sort(-2).values
+        p = (x @ _directions(x, projections, seed)).sort(-2).values
         cells = _quantile_cells(x.shape[-2], x).unsqueeze(-1)
         return (p.square().mean(-2) - 2 * (p * cells).sum(-2) + 1).mean(-1)
     x, y, batch = _two_clouds(x, y)
-    n, m, v = x.shape[1], y.shape[1], _directions(x.shape[-1], projections, seed, x)
+    n, m, v = x.shape[1], y.shape[1], _directions(x, projections, seed)
     p, q = (x @ v).sort(1).values, (y @ v).sort(1).values
     steps = torch.cat([torch.arange(1, n + 1) * m, torch.arange(1, m + 1) * n]).unique()   # cuts · nm
     weight = steps.diff(prepend=torch.zeros(1, dtype=torch.long)).to(p) / (n * m)
@@ -371,12 +339,10 @@ def sigreg(z: torch.Tensor,                  # codes, shape (..., n, dim)
            seed: int | torch.Generator = 0,  # a generator gives new directions at every call
           ) -> torch.Tensor:                 # Epps–Pulley statistic, mean over directions, shape (...)
     """Sketched isotropic Gaussian regularisation (Balestriero & LeCun 2025): Epps–Pulley on shadows.
-
-    ValueError on a bad cloud, or on fewer than 1 projection or 2 knots.
-    """
+    ValueError on a bad cloud, or on fewer than 1 projection or 2 knots."""
     z = _cloud("z", z)
     if knots < 2: raise ValueError(f"knots must be at least 2, got {knots}")
-    p, step = z @ _directions(z.shape[-1], projections, seed, z), 5 / (knots - 1)
+    p, step = z @ _directions(z, projections, seed), 5 / (knots - 1)
     many, total = torch.is_grad_enabled() and p.numel() > 16 * _KEEP, 0.
     for i in range(knots):
         t, sides = i * step, 1 if i in (0, knots - 1) else 2      # trapezoid rule, both sides of 0
@@ -409,11 +375,9 @@ class MMDTest:
         return fig
 
 # %% ../nbs/01_divergences.ipynb #0fb3638d
-def _deal_sums(kernel: Callable,    # of squared distances
-               pool: torch.Tensor,  # all points, shape (points, dim)
-               hand: torch.Tensor,  # 1 for a point of the first hand, else 0; shape (points, deals)
-              ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    "Sums of the kernel over ordered pairs: within the first hand, between the hands, all. In blocks."
+def _deal_sums(kernel: Callable, pool: torch.Tensor, hand: torch.Tensor) -> tuple[torch.Tensor, ...]:
+    """Sums of the kernel over ordered pairs of points (points, dim): within the first hand, between the
+    hands, all. In blocks. `hand` (points, deals) is 1 for a point of the first hand, else 0."""
     within = between = everything = 0.
     double = torch.float32 if pool.device.type == "mps" else torch.float64   # MPS has no float64
     for rows in torch.arange(len(pool), device=pool.device).split(max(1, 16 * _KEEP // len(pool))):
@@ -432,14 +396,11 @@ def mmd_test(x: torch.Tensor,                 # points, shape (n, dim)
              permutations: int = 500,         # shuffles
              seed: int = 0,                   # of the shuffles
             ) -> MMDTest:
-    """Permutation test of equal distributions with the unbiased MMD² (Gretton et al. 2012).
-
-    ValueError on bad clouds or if permutations < 1.
-    """
+    """Permutation test of equal distributions with the unbiased MMD² (Gretton et al. 2012). ValueError on bad
+    clouds or if permutations < 1."""
     if permutations < 1: raise ValueError(f"permutations must be at least 1, got {permutations}")
     x, y, batch = _two_clouds(x, y, 2)
-    if batch:
-        raise ValueError(f"x and y must have shape (points, dim), got a batch of shape {tuple(batch)}")
+    if batch: raise ValueError(f"x and y must have shape (points, dim), got a batch of shape {tuple(batch)}")
     kernel, n, m = kernel or rbf(median_bandwidth(x, y)), x.shape[1], y.shape[1]
     pool = torch.cat([x, y], 1)[0].detach()
     g = torch.Generator().manual_seed(seed)

@@ -4,17 +4,14 @@
 
 # %% ../nbs/30_metrics.ipynb #e6475aa4
 from __future__ import annotations
-
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import NamedTuple
-
 import joblib
 import numpy as np
 from scipy.special import digamma
 from scipy.stats import rankdata
 from sklearn.feature_selection import mutual_info_regression
-
 from .checks import finite, whole
 
 # %% auto #0
@@ -99,8 +96,7 @@ def _chosen(dims, dim, k) -> np.ndarray:
     chosen = np.atleast_1d(np.asarray(dims))
     fits = chosen.dtype.kind in "iu" and chosen.shape == (k,)
     if not fits or (chosen < 0).any() or (chosen >= dim).any():
-        raise ValueError(f"dims must be {k} whole numbers in 0 … {dim - 1}, one an attribute, "
-                         f"got {dims!r}")
+        raise ValueError(f"dims must be {k} whole numbers in 0 … {dim - 1}, one an attribute, got {dims!r}")
     return chosen
 
 # %% ../nbs/30_metrics.ipynb #bc678928
@@ -109,11 +105,9 @@ def interpretability(z,              # codes, (n, dim)
                      dims=None,      # dimension of each attribute, (k,), from 0; None: chosen
                      seed: int = 0,  # of the deal into halves
                     ) -> Interpretability:
-    """R² of a line from one dimension to each attribute, scored on items not used to fit it.
-
-    Adel et al. (2018) as changed by Pati and Lerch (2019). ValueError on bad input, or if an attribute
-    is constant in one half.
-    """
+    """R² of a line from one dimension to each attribute, scored on items not used to fit it. Adel et al.
+    (2018) as changed by Pati and Lerch (2019). ValueError on bad input, or if an attribute is constant in one
+    half."""
     z, a, names = _items(z, a)
     dims = None if dims is None else _chosen(dims, z.shape[1], a.shape[1])
     first, second = np.array_split(np.random.default_rng(seed).permutation(len(z)), 2)
@@ -130,10 +124,8 @@ def mutual_information(z,              # codes, (n, dim)
                        a,              # attributes, (n, k), or name → (n,)
                        seed: int = 0,  # of the tiny noise that breaks ties
                       ) -> np.ndarray:  # nats, (dim, k), 0 or more
-    """Mutual information of each dimension with each attribute, from 3 nearest neighbours.
-
-    scikit-learn's estimator (Kraskov et al. 2004, eq. 8). ValueError on bad input.
-    """
+    """Mutual information of each dimension with each attribute, from 3 nearest neighbours. scikit-learn's
+    estimator (Kraskov et al. 2004, eq. 8). ValueError on bad input."""
     z, a, _ = _items(z, a)
     return np.stack([mutual_info_regression(z, column, random_state=seed) for column in a.T], 1)
 
@@ -179,11 +171,9 @@ def level_information(z,               # codes, (n, dim)
                       a,               # attributes, (n, k), or name → (n,)
                       bins: int = 20,  # most levels of an attribute; at least 10 items to a bin
                      ) -> tuple[np.ndarray, np.ndarray]:  # nats: information (dim, k), entropy (k,)
-    """Information of each dimension about each attribute's levels, and the levels' entropy.
-
-    Nearest-neighbour estimate of Ross (2014) on ranks: it does not change if a dimension or an attribute
-    is bent. ValueError on bad input or bins < 2.
-    """
+    """Information of each dimension about each attribute's levels, and the levels' entropy. Nearest-neighbour
+    estimate of Ross (2014) on ranks: it does not change if a dimension or an attribute is bent. ValueError on
+    bad input or bins < 2."""
     z, a, _ = _items(z, a)
     whole("bins", bins, 2)
     shuffled = np.random.default_rng(0).permutation(len(z))        # equal codes get their ranks by lot
@@ -254,10 +244,8 @@ def permutation_null(metric: Callable,       # of (z, a), high is good; `interpr
                      **settings,             # passed to the metric, such as `dims`
                     ) -> PermutationNull:
     """A metric's scores when the rows of `a` are shuffled together, and the p-value of the score found.
-
-    Shuffles run through joblib: put `joblib.parallel_config(n_jobs=…)` around it for more cores.
-    ValueError on bad input, n < 1, or a metric that returns NaN.
-    """
+    Shuffles run through joblib: put `joblib.parallel_config(n_jobs=…)` around it for more cores. ValueError
+    on bad input, n < 1, or a metric that returns NaN."""
     from oplas.machine import bar   # it needs torch, and no metric does
     z, a, names = _items(z, a)
     whole("n", n, 1)

@@ -4,13 +4,10 @@
 
 # %% ../nbs/28_music.ipynb #624c61f4
 from __future__ import annotations
-
 import dataclasses, fractions, itertools, os, pathlib, shutil, subprocess, tempfile
 from typing import NamedTuple
-
 import numpy as np
 import torch
-
 from .checks import number, one_of, positive, whole
 from .strings import pluck
 
@@ -29,7 +26,6 @@ GRIDS = {24: (0, 1/4, 1/3, 1/2, 2/3, 3/4), 16: (0, 1/4, 1/2, 3/4)}
 def _grid(ticks_per_bar):
     "Where a beat's ticks lie, in beats. ValueError if there is no such grid."
     return np.array(GRIDS[one_of("ticks_per_bar", ticks_per_bar, GRIDS)])
-
 
 def _tokens(tokens, ticks_per_bar=None):
     "Tokens (..., ticks) as a uint8 array. ValueError unless they are tokens and fill one or two bars."
@@ -68,7 +64,6 @@ def _times(ticks, ticks_per_bar):
     grid, tick = _grid(ticks_per_bar), np.arange(ticks + 1)
     return tick // len(grid) + grid[tick % len(grid)]
 
-
 def to_events(tokens,                   # (..., ticks), integers, one or two bars
               ticks_per_bar: int = 24,  # 24 or 16
              ) -> Events:               # `bar` counts the windows through all leading axes
@@ -93,7 +88,6 @@ def _ticks(times, ticks_per_bar):
     near = (np.abs(times * 12 - twelfths) < 1.2e-5) & (twelfths >= 0)
     tick = tick_of[np.where(near, twelfths % 12, 12)]
     return np.where(tick < 0, -1, twelfths // 12 * (ticks_per_bar // 4) + tick)
-
 
 def on_grid(times,                    # (...,), quarter notes since a bar began
             ticks_per_bar: int = 24,  # 24 or 16
@@ -128,7 +122,6 @@ def _fill(start, end, pitch, size):
     tokens[start] = pitch
     return tokens
 
-
 def to_tokens(events: Events,           # in any order
               n: int,                   # windows
               ticks_per_bar: int = 24,  # 24 or 16
@@ -151,11 +144,9 @@ def _windows(tokens, ticks_per_bar):
     x = _tokens(tokens, ticks_per_bar)
     return x.reshape(-1, x.shape[-1]), x.shape[-1] // ticks_per_bar * 4
 
-
 def _exact(quarters):
     "A time as a fraction, since a third is no binary one."
     return fractions.Fraction(round(12 * float(quarters)), 12)
-
 
 def write_midi(path: str | os.PathLike,  # of the file; one that is there is replaced
                tokens,                   # (..., ticks), integers; windows follow one another
@@ -221,7 +212,6 @@ def _strings(pitches, sample_rate):
         y = y[np.flatnonzero(y)[0]:]
         sounds[pitch] = y if rate == 1 else resample_poly(y, rate.numerator, rate.denominator)
     return sounds
-
 
 def _fade(sound, sample_rate):
     "Sound whose last 15 ms, or all of it if it is shorter, die away to 0."
@@ -302,27 +292,19 @@ def plot_roll(tokens,                   # (ticks,) or (n, ticks), integers; wind
     return ax.figure
 
 # %% ../nbs/28_music.ipynb #4c33b1af
-def _pati(per_beat):
-    "Weights of a bar's ticks in the code of Pati and Lerch (2020), in hundredths."
-    within = {6: (100, 200, 50, 200, 100), 4: (100, 50, 100)}[per_beat]
-    return np.array([w for beat in (20, 67, 25, 67) for w in (beat, *within)])
+def _weights(beats, within): return np.array([w for beat in beats for w in (beat, *within)])
 
-
-def _toussaint(per_beat):
-    "What a bar's ticks lack of 5, the strongest weight in the hierarchy of Toussaint (2002)."
-    within = {6: (4, 4, 3, 4, 4), 4: (4, 3, 4)}[per_beat]
-    return np.array([w for beat in (0, 2, 1, 2) for w in (beat, *within)])
-
-#: name -> ticks per bar -> weight of each tick of a bar, in whole numbers, so that equal sums are equal
-WEIGHTS = {"pati": {g: _pati(len(grid)) for g, grid in GRIDS.items()},
-           "toussaint": {g: _toussaint(len(grid)) for g, grid in GRIDS.items()}}
+_PATI, _TOUSSAINT = (20, 67, 25, 67), (0, 2, 1, 2)  # of a bar's four beats
+#: name -> ticks per bar -> weight of each tick of a bar, in whole numbers, so that equal sums are equal:
+#: "pati" in hundredths (code of Pati and Lerch 2020), "toussaint" what is lacking of the strongest, 5 (2002)
+WEIGHTS = {"pati": {24: _weights(_PATI, (100, 200, 50, 200, 100)), 16: _weights(_PATI, (100, 50, 100))},
+           "toussaint": {24: _weights(_TOUSSAINT, (4, 4, 3, 4, 4)), 16: _weights(_TOUSSAINT, (4, 3, 4))}}
 
 # %% ../nbs/28_music.ipynb #49788a93
 def _share(x, weights):
     "What the ticks with an onset weigh, as a share of all: (..., ticks) bytes to (...,) float32."
     w = weights.astype(np.float32)
     return (x < HOLD).astype(np.float32) @ w / w.sum()
-
 
 def rhythmic_complexity(tokens,                   # (..., ticks), integers, one or two bars
                         weights: str = "pati",    # or "toussaint"
@@ -342,7 +324,6 @@ def _rows(x):
     rows[:, 0], rows[:, 1] = pairs << 8, pairs
     rows >>= 8
     return rows.reshape(x.shape[-1], -1)
-
 
 def pitch_range(tokens,            # (..., ticks), integers, one or two bars
                 span: float = 26,  # semitones that count as 1
@@ -379,7 +360,6 @@ def contour(tokens,             # (..., ticks), integers, one or two bars
     total = (total / np.float32(26 if kind == "net" else 88)).astype(np.float32)
     return _same_kind(total.reshape(x.shape[:-1]), tokens)
 
-
 def _step_sizes(notes):
     "Sizes of the steps between the notes in (ticks, bars), added up: (bars,). Writes over the notes."
     for before, now in zip(notes, notes[1:]): np.maximum(before, now, out=now)  # the latest note so far
@@ -392,14 +372,12 @@ def _step_sizes(notes):
 _SPELLING = ((0, 0), (0, 1), (1, 0), (2, -1), (2, 0), (3, 0),
              (3, 1), (4, 0), (4, 1), (5, 0), (6, -1), (6, 0))
 
-
 class _Shape(NamedTuple):
     "What a length looks like."
     head: int     # 0 whole, 1 open with a stem, 2 black
     flags: int    # or beams
     dot: bool     # half as long again
     triplet: bool
-
 
 # twelfths of a beat -> what a note or a rest of that length looks like
 _LENGTHS = {n: _Shape(*shape) for n, shape in {
@@ -421,7 +399,6 @@ class _Sign(NamedTuple):
     @property
     def y(self) -> float: return _height(self.pitch)[0]
 
-
 def _height(pitch):
     "Staff spaces above the lowest line, step above C-1, and sharp (1) or flat (-1) of a pitch."
     step, accidental = _SPELLING[pitch % 12]
@@ -439,7 +416,6 @@ def _pieces(a, b, dots=True):
     elif b % 12 and b > next_beat: cut = b // 12 * 12
     else: cut = a + max(n for n in lengths if n < b - a and (n % 3 == 0 or a % 3 or b % 3))
     return _pieces(a, cut, dots) + _pieces(cut, b, dots)
-
 
 def _signs(window, ticks_per_bar):
     "The signs of a window, notes and rests, in order."
@@ -494,7 +470,6 @@ def _draw_head(pen, x, sign):
     for ledger in [*range(-1, int(np.ceil(y)) - 1, -1), *range(5, int(np.floor(y)) + 1)]:
         pen.line([x - .95, x + .95], [ledger] * 2)
 
-
 def _draw_tie(pen, x, end, y):
     "A curve from a note at x to the one at the end, on the side where the stems are not."
     t, way = np.linspace(0, 1, 12), -1 if y < 2 else 1
@@ -510,11 +485,10 @@ def _draw_rest(pen, x, shape):
         pen.line([x - .3, x + .3, x - .1], [3.4, 2.65, 2.2], 1.8)
         pen.line([x - .1, x + .4], [2.2, 1.4], 1.2)
         pen.line([x + .4, x - .15, x - .25, x + .15], [1.4, 1.45, 1.05, .65], 1.2)
-    else:
-        for i in range(shape.flags):
-            pen.oval(x - .4 - .2 * i, 2.7 - i, .5, .5)
-            pen.line([x - .4 - .2 * i, x + .45 - .2 * i], [2.6 - i, 2.85 - i], .9)
-        pen.line([x + .45, x - .1 - .2 * shape.flags], [2.85, 1.6 - shape.flags], .9)
+    for i in range(shape.flags):
+        pen.oval(x - .4 - .2 * i, 2.7 - i, .5, .5)
+        pen.line([x - .4 - .2 * i, x + .45 - .2 * i], [2.6 - i, 2.85 - i], .9)
+    if shape.flags: pen.line([x + .45, x - .1 - .2 * shape.flags], [2.85, 1.6 - shape.flags], .9)
 
 # %% ../nbs/28_music.ipynb #c1ed0406
 def _beamed(signs):
@@ -526,7 +500,6 @@ def _beamed(signs):
         if same and sign.shape.flags and before.shape.flags: groups[-1].append(i)
         else: groups.append([i])
     return groups
-
 
 def _tip(notes):
     "Where the stems of a group end, and which way they go: 1 is up."
@@ -555,7 +528,6 @@ def _draw_flag(pen, x, y, way):
     a, b, c = 3 * t * (1 - t)**2, 3 * t**2 * (1 - t), t**3  # a Bézier curve
     pen.line(x + .1 * a + 1.2 * b + .5 * c, y - way * (.9 * a + 1.2 * b + 2.5 * c), 1.3)
 
-
 def _draw_beams(pen, xs, has, y, way):
     "Thick lines from stem to stem of those that have this beam; a stub where no neighbour has it."
     for i, x in enumerate(xs):
@@ -569,7 +541,6 @@ def _bars(signs):
     "The signs of a window, a list for each of its bars, times counted from the bar line."
     bars = itertools.groupby(signs, lambda sign: sign.start // 48)
     return [[sign._replace(start=sign.start % 48) for sign in bar] for _, bar in bars]
-
 
 def _accidentals(bar):
     "For each sign of a bar what its note needs before it: sharp 1, flat -1, natural 0, or None."
@@ -610,7 +581,6 @@ _CLEF = ((0, .45), (-.5, .95), (0, 1.6), (.75, 1.1), (.55, .15), (-.25, -.1), (-
          (-.3, 2.9), (.5, 3.9), (.6, 4.9), (.3, 5.3), (-.1, 4.6), (0, 3.2), (.3, 1), (.5, -.9),
          (.3, -1.7), (-.25, -1.75), (-.4, -1.3))
 
-
 def _draw_staff(pen, bar_lines):
     "Five lines, a treble clef, and the bar lines, the first of which stands after the clef."
     from scipy.interpolate import CubicSpline
@@ -631,20 +601,11 @@ def _extent(bars):
         points += [tip + 1.7 * way, *(n.y + side for n in notes for side in (-1, 1))]
     return min(points), max(points)
 
-
 def _draw_labels(ax, texts, width, columns, y, down):
     "A text above each window, as large as fits."
     size = min(1.6, 1.5 * width / max(1, *map(len, texts)))
     for i, text in enumerate(texts):
         if text: _Pen(ax, -(i // columns) * down).text(3.6 + (i % columns + .5) * width, y, text, size)
-
-
-def _check_staff(x, labels, per_line):
-    "ValueError unless there are windows, a label for each, and room for one in a line."
-    if not len(x): raise ValueError("tokens must hold a window at least, got none")
-    if labels is not None and len(labels) != len(x):
-        raise ValueError(f"labels must be {len(x)} texts, one for each window, got {len(labels)}")
-    whole("per_line", per_line, 1)
 
 # %% ../nbs/28_music.ipynb #276f7a32
 def plot_staff(tokens,                   # (ticks,) or (n, ticks), integers, one or two bars a window
@@ -655,11 +616,12 @@ def plot_staff(tokens,                   # (ticks,) or (n, ticks), integers, one
               ):                         # the matplotlib Figure
     "Windows as notes on a staff, with a treble clef. ValueError on bad tokens, labels or per_line."
     x, quarters = _windows(tokens, ticks_per_bar)
-    _check_staff(x, labels, per_line)
+    if not len(x): raise ValueError("tokens must hold a window at least, got none")
+    texts = [""] * len(x) if labels is None else [str(t) for t in labels]
+    if len(texts) != len(x): raise ValueError(f"labels must be {len(x)} texts, one each, got {len(texts)}")
+    n_bars, across = quarters // 4, min(whole("per_line", per_line, 1), len(x))  # of a window; in a line
     bars = [bar for window in x for bar in _bars(_signs(window, ticks_per_bar))]
-    n_bars, across = quarters // 4, min(per_line, len(x))  # of a window; windows in a line
-    columns, texts = n_bars * across, [str(t) for t in labels or [""] * len(x)]
-    beat = np.clip(26 / min(sign.length for bar in bars for sign in bar), 3.4, 6.4)
+    columns, beat = n_bars * across, np.clip(26 / min(s.length for bar in bars for s in bar), 3.4, 6.4)
     width, (low, high), above = 4 * beat + 2.4, _extent(bars), 2.4 if any(texts) else .6
     full, down, lines = 3.6 + columns * width, high - low + above, -(-len(bars) // columns)
     ax = ax or _staff_axes(full + .6, lines * down)
@@ -668,8 +630,7 @@ def plot_staff(tokens,                   # (ticks,) or (n, ticks), integers, one
         if column == 0: _draw_staff(pen, 3.6 + width * np.arange(min(columns, len(bars) - i) + 1))
         _draw_bar(pen, bar, 5.2 + column * width, beat)
     _draw_labels(ax, texts, n_bars * width, across, high + .3, down)
-    ax.set(xlim=(-.3, full + .3), ylim=(low - (lines - 1) * down, high + above))
-    ax.set_aspect("equal")
+    ax.set(xlim=(-.3, full + .3), ylim=(low - (lines - 1) * down, high + above), aspect="equal")
     ax.axis("off")
     return ax.figure
 

@@ -4,15 +4,12 @@
 
 # %% ../nbs/23_training.ipynb #8e4df4e9
 from __future__ import annotations
-
-import dataclasses, hashlib, inspect, json, math, os, pathlib, time, warnings, weakref
+import dataclasses, inspect, math, os, pathlib, time, warnings, weakref
 from collections.abc import Callable
 from numbers import Real
-
 import numpy as np
 import torch
 from torch import nn
-
 from .cache import code_key, digest, plain, read, set_aside, write
 from .checks import finite, positive, whole
 from .machine import bar, device, one_thread, own_randomness, seed_everything
@@ -29,7 +26,6 @@ class History:
     seconds: float = 0.  # spent training, all resumed parts together
 
     def __len__(self) -> int: return len(self.lr)
-
     def __repr__(self) -> str:
         ends = "".join(f", {k} {v[0]:.4g} → {v[-1]:.4g}" for k, v in self.losses.items() if v)
         return f"History({len(self)} steps, {self.seconds:.1f} s{ends})"
@@ -38,63 +34,48 @@ class History:
         "The losses by name, `lr` and `seconds` in one flat dict."
         return {**self.losses, "lr": self.lr, "seconds": self.seconds}
 
-    def plot(self, smooth: int | None = None,  # steps to average over; a fiftieth of the run if None
-            ):  # matplotlib Figure
-        "Every loss, smoothed (on a logarithmic axis if all are positive), above the learning rate."
-        return _plot_history(self, max(1, len(self) // 50) if smooth is None else smooth)
-
-def _plot_history(history, smooth):
-    import matplotlib.pyplot as plt
-    shape = dict(figsize=(6.4, 4.2), height_ratios=(3, 1), sharex=True, layout="constrained")
-    fig, (top, low) = plt.subplots(2, 1, **shape)
-    smooth = max(1, min(smooth, len(history)))
-    for i, (name, values) in enumerate(history.losses.items()):
-        mean = np.convolve(values, np.ones(smooth) / smooth, "valid")
-        top.plot(np.arange(len(mean)) + smooth - 1, mean, ("-", "--", ":", "-.")[i % 4], label=name)
-    if history.losses and all((line.get_ydata() > 0).all() for line in top.lines): top.set_yscale("log")
-    top.set(title="The loss" + (f", mean of {smooth} steps" if smooth > 1 else ""), ylabel="loss")
-    if len(history.losses) > 1: top.legend()
-    low.plot(history.lr)
-    low.set(title="The learning rate", xlabel="step", ylabel="rate")
-    return fig
+    def plot(self):  # matplotlib Figure
+        "Losses, means over a fiftieth of the run (logarithmic if all are positive), above the learning rate."
+        import matplotlib.pyplot as plt
+        shape = dict(figsize=(6.4, 4.2), height_ratios=(3, 1), sharex=True, layout="constrained")
+        fig, (top, low) = plt.subplots(2, 1, **shape)
+        smooth = max(1, len(self) // 50)
+        for i, (name, values) in enumerate(self.losses.items()):
+            mean = np.convolve(values, np.ones(smooth) / smooth, "valid")
+            top.plot(np.arange(len(mean)) + smooth - 1, mean, ("-", "--", ":", "-.")[i % 4], label=name)
+        if self.losses and all((line.get_ydata() > 0).all() for line in top.lines): top.set_yscale("log")
+        top.set(title="The loss" + (f", mean of {smooth} steps" if smooth > 1 else ""), ylabel="loss")
+        if len(self.losses) > 1: top.legend()
+        low.plot(self.lr)
+        low.set(title="The learning rate", xlabel="step", ylabel="rate")
+        return fig
 
 # %% ../nbs/23_training.ipynb #27c9284e
 class NonFiniteLoss(ArithmeticError):
     "A loss or gradient became NaN or infinite, at `.step` (from 0); the model holds the last good state."
     def __init__(self, what: str, value: float, step: int, history: History):
-        super().__init__(f"the {what} is {value} at step {step} (the first is step 0); the model "
-                         "has again the weights and buffers of the last step whose loss was finite. Try a "
-                         "smaller lr, or look at that step's batch.")
+        super().__init__(f"the {what} is {value} at step {step} (the first is step 0); the model has again "
+                         "the weights and buffers of the last step whose loss was finite. Try a smaller lr, "
+                         "or look at that step's batch.")
         self.what, self.value, self.step, self.history = what, value, step, history
 
 def _live(model):
     "All weights and buffers, also those that `state_dict` leaves out."
-    both = [{**m._parameters, **m._buffers} for m in model.modules()]
-    return [t for tensors in both for t in tensors.values() if t is not None]
+    return [*model.parameters(), *model.buffers()]
 
-@torch.no_grad()
-def _copied(model, good):
-    "The state of a model, copied over an earlier copy as long as no buffer grew."
-    live = _live(model)
-    if [t.shape for t in live] != [t.shape for t in good]: return [t.detach().clone() for t in live]
-    torch._foreach_copy_(good, live)
-    return good
+def _copied(model): return [t.detach().clone() for t in _live(model)]
 
-@torch.no_grad()
 def _put(model, state):
-    "Give a model the weights and buffers in `state`."
-    for t, value in zip(_live(model), state):
-        if t.shape == value.shape: t.copy_(value)
-        else: t.data = value.to(t.device)  # a buffer that grew
+    "Give a model the weights and buffers in `state`, which may have been smaller then."
+    for t, value in zip(_live(model), state): t.data = value.to(t.device)
 
 # %% ../nbs/23_training.ipynb #8ea978ee
 def _batches(data, size, steps, seed, epoch, rank=0, world=1):
     "The batches of one epoch; of several devices, those of device `rank`. Seeds the noise as well."
-    mixed = (np.random.SeedSequence((seed, epoch, k)) for k in (0, 1 + rank))
-    shuffling, noise = (int(m.generate_state(1, np.uint64)[0]) for m in mixed)
-    order = torch.randperm(len(data[0]), generator=torch.Generator().manual_seed(shuffling))
+    def mixed(k): return int(np.random.SeedSequence((seed, epoch, k)).generate_state(1, np.uint64)[0])
+    order = torch.randperm(len(data[0]), generator=torch.Generator().manual_seed(mixed(0)))
     order = order[:steps * world * size].view(steps, world, size)[:, rank]
-    seed_everything(noise)  # another on each device; the order is the same on all
+    seed_everything(mixed(1 + rank))  # another on each device; the order is the same on all
     for rows in order.to(data[0].device): yield tuple(t[rows] for t in data)
 
 # %% ../nbs/23_training.ipynb #117639e1
@@ -108,14 +89,13 @@ class _Step(nn.Module):
     def forward(self, done, *batch):
         out = self.loss(self.model, *batch, **({"done": done} if self.asks else {}))
         out = out if isinstance(out, dict) else {"loss": out}
-        tensors = {k: torch.as_tensor(v) for k, v in out.items() if isinstance(v, (torch.Tensor, Real))}
-        scalar = tensors.keys() == out.keys() and all(v.numel() == 1 for v in tensors.values())
-        if not scalar or "loss" not in out or not tensors["loss"].requires_grad:
-            shapes = {k: f"tensor {tuple(v.shape)}" for k, v in tensors.items() if v is out[k]}
-            got = ", ".join(f"{k}: {shapes.get(k, type(v).__name__)}" for k, v in out.items())
+        def kind(v): return f"tensor {tuple(v.shape)}" if torch.is_tensor(v) else type(v).__name__
+        scalar = all(v.numel() == 1 if torch.is_tensor(v) else isinstance(v, Real) for v in out.values())
+        if not scalar or not getattr(out.get("loss"), "requires_grad", False):
+            got = ", ".join(f"{k}: {kind(v)}" for k, v in out.items())
             raise ValueError("loss must return a scalar tensor that depends on the model's weights, or a "
                              f"dict of scalars with such a one under 'loss', got {got}")
-        return {str(k): v.to(tensors["loss"].device).reshape(()) for k, v in tensors.items()}
+        return {str(k): torch.as_tensor(v, device=out["loss"].device).reshape(()) for k, v in out.items()}
 
 # %% ../nbs/23_training.ipynb #42f5e9b2
 class _OneDevice:
@@ -124,8 +104,6 @@ class _OneDevice:
     def setup(self, module, optimizer): return module.to(self.device), optimizer
     def backward(self, loss): loss.backward()
     def clip_gradients(self, module, optimizer, max_norm, error_if_nonfinite):
-        gradients = [p.grad for p in module.parameters() if p.grad is not None]
-        if max_norm == math.inf: return torch.stack(torch._foreach_norm(gradients)).norm()
         return nn.utils.clip_grad_norm_(module.parameters(), max_norm)
     def all_reduce(self, values, reduce_op): return values
     def broadcast(self, values): return values
@@ -136,8 +114,7 @@ def _rows(data):
     data = tuple(data) if isinstance(data, (tuple, list)) else (data,)
     for i, t in enumerate(data):
         if not isinstance(t, torch.Tensor) or not t.ndim:
-            raise ValueError(f"data[{i}] must be a tensor with a row for each sample, "
-                             f"got {type(t).__name__}")
+            raise ValueError(f"data[{i}] must be a tensor with a row for each sample, got {type(t).__name__}")
         finite(f"data[{i}]", t)
     lengths = [len(t) for t in data]
     if not any(lengths): raise ValueError("data is empty")
@@ -155,40 +132,39 @@ class _Run:
         clip, rows = clip if clip is None else positive("clip", clip), len(data[0]) // fabric.world_size
         if not rows: raise ValueError(f"data has {len(data[0])} rows for {fabric.world_size} devices")
         self.size, self.steps = min(batch_size, rows), max(1, rows // batch_size)
-        self.optimizer = makers[0](weights, lr)
-        self.total = epochs * self.steps
+        self.total, self.optimizer, self.history = epochs * self.steps, makers[0](weights, lr), History()
         self.schedule = makers[1](self.optimizer, self.total)
         self.about = [epochs, batch_size, lr, clip, seed, fabric.world_size], [loss, model.train(), *makers]
         self.model, self.fabric, self.epochs, self.seed, self.epoch = model, fabric, epochs, seed, 0
-        self.limit = {"max_norm": clip or math.inf, "error_if_nonfinite": False}
         self.forward, self.stepper = fabric.setup(_Step(model, loss), self.optimizer)
-        self.data = tuple(t.to(fabric.device) for t in data)
-        self.history, self.good, self.clock = History(), _copied(model, ()), time.perf_counter()
+        self.data, self.clip = tuple(t.to(fabric.device) for t in data), clip or math.inf
 
 # %% ../nbs/23_training.ipynb #86aa0fd6
 def _record(run, values, norm):
     "Note a step's numbers, means over all devices; if not finite, put back the last good state and raise."
-    exact = torch.float32 if norm.device.type == "mps" else torch.float64  # which MPS has not
-    numbers = torch.stack([v.detach().to(exact) for v in (*values.values(), norm)])
+    numbers = torch.stack([v.detach() for v in (*values.values(), norm)])
     *numbers, norm = run.fabric.all_reduce(numbers, reduce_op="mean").tolist()
     values, history = dict(zip(values, numbers)), run.history
     if not math.isfinite(values["loss"]):
         _put(run.model, run.good)
         raise NonFiniteLoss("loss", values["loss"], len(history), history)
-    run.good = _copied(run.model, run.good)
+    run.good = _copied(run.model)
     if not math.isfinite(norm): raise NonFiniteLoss("gradient's norm", norm, len(history), history)
     if history.losses and values.keys() != history.losses.keys():
-        raise ValueError("loss must return the same names at every step, got "
-                         f"{list(values)} after {list(history.losses)}")
+        before = list(history.losses)
+        raise ValueError(f"loss must return the same names at every step, got {list(values)} after {before}")
     for k, v in values.items(): history.losses.setdefault(k, []).append(v)
     history.lr.append(run.schedule.get_last_lr()[0])
     history.seconds, run.clock = history.seconds + time.perf_counter() - run.clock, time.perf_counter()
 
 # %% ../nbs/23_training.ipynb #a67ac92a
+# model -> digest of its first weights, so that a stopped cell can be run again
+_interrupted = weakref.WeakKeyDictionary()
+
 def _loop(run, watch, checkpoint, bar):
     "Go through the rows again and again."
-    rank, world = run.fabric.global_rank, run.fabric.world_size
-    bar.update(len(run.history))
+    rank, world, clip = run.fabric.global_rank, run.fabric.world_size, run.fabric.clip_gradients
+    run.good, run.clock = _copied(run.model), time.perf_counter()
     for epoch in range(run.epoch, run.epochs):
         for batch in _batches(run.data, run.size, run.steps, run.seed, epoch, rank, world):
             step = len(run.history)
@@ -196,13 +172,14 @@ def _loop(run, watch, checkpoint, bar):
             values = run.forward(step / run.total, *batch)
             run.stepper.zero_grad()
             run.fabric.backward(values["loss"])
-            norm = run.fabric.clip_gradients(run.forward, run.stepper, **run.limit)
+            norm = clip(run.forward, run.stepper, max_norm=run.clip, error_if_nonfinite=False)
             _record(run, values, norm)  # raises NonFiniteLoss
             run.stepper.step()
             run.schedule.step()
             bar.update()
         if checkpoint: checkpoint.save(run, epoch + 1)
     if watch: watch(run.total)
+    _interrupted.pop(run.model, None)
 
 # %% ../nbs/23_training.ipynb #a3fd5021
 def adamw(weights, lr: float) -> torch.optim.Optimizer:
@@ -211,8 +188,7 @@ def adamw(weights, lr: float) -> torch.optim.Optimizer:
 
 def one_cycle(optimizer: torch.optim.Optimizer, steps: int) -> torch.optim.lr_scheduler.LRScheduler:
     "A cautious start, bold steps up to the optimiser's rate, a gentle landing (Smith and Topin 2018)."
-    highest = optimizer.param_groups[0]["lr"]
-    return torch.optim.lr_scheduler.OneCycleLR(optimizer, max_lr=highest, total_steps=steps)
+    return torch.optim.lr_scheduler.OneCycleLR(optimizer, optimizer.param_groups[0]["lr"], total_steps=steps)
 
 def fit(model: nn.Module,  # trained in place; ends on `device()` (or the fabric's) and in eval mode
         loss: Callable,  # loss(model, *batch) -> scalar, or dict: "loss" is minimised, all are recorded
@@ -233,45 +209,36 @@ def fit(model: nn.Module,  # trained in place; ends on `device()` (or the fabric
     fabric = fabric or _OneDevice()
     run = _Run(model, loss, data, epochs, batch_size, lr, clip, seed, (optimizer, schedule), fabric)
     kept, progress = checkpoint and _Checkpoint(checkpoint, run), False if fabric.global_rank else progress
+    shown = bar(progress, total=run.total, initial=len(run.history), unit="step")
     try:
-        with one_thread(), own_randomness(), bar(progress, total=run.total, unit="step") as shown:
-            _loop(run, watch, kept, shown)
+        with one_thread(), own_randomness(), shown: _loop(run, watch, kept, shown)
     finally: model.eval()
     return run.history
 
 # %% ../nbs/23_training.ipynb #c1d86703
-# model -> digest of its first weights, so that a stopped cell can be run again
-_interrupted = weakref.WeakKeyDictionary()
-
 class _Checkpoint:
     "The file that keeps a run of `fit`; what it holds of the same run is put into `run`."
     def __init__(self, path, run):
-        self.path = pathlib.Path(path).expanduser()
+        self.path, live, (numbers, program) = pathlib.Path(path).expanduser(), _live(run.model), run.about
         if self.path.is_dir(): raise ValueError(f"checkpoint must be a file, {path} is a folder")
-        (numbers, program), live = run.about, _live(run.model)
         code = code_key([getattr(o, "_orig_mod", o) for o in program], skip=tuple(live))  # compiled or not
-        about = json.dumps([numbers, torch.__version__, code, [digest({"": t}) for t in run.data]])
-        self.about, self.start = hashlib.sha256(about.encode()).hexdigest(), digest(dict(enumerate(live)))
+        self.about = [numbers, torch.__version__, code, *(digest({"": t}) for t in run.data)]
+        self.start = digest(dict(enumerate(live)))
         found = run.fabric.broadcast(None if run.fabric.global_rank else self.find(run.model))
         if found: self.resume(run, *found)
         else: self.save(run, 0)  # the first weights, for a run stopped in its first epoch
+        _interrupted[run.model] = self.start
 
     def find(self, model):
         "The state of an earlier part of this run, or None. A damaged or foreign file is set aside."
-        try:
-            found = read(self.path)
-            if not found or (found[1].get("about") == self.about
-                             and found[1]["start"] in (self.start, _interrupted.get(model))): return found
-            raise ValueError("it belongs to another run (other numbers, code, data or first weights)")
-        except ValueError as e: set_aside(self.path, e)
-
-    def mark(self, run, epoch):
-        _interrupted[run.model] = self.start
-        if epoch == run.epochs: del _interrupted[run.model]  # done
+        try: found = read(self.path)
+        except ValueError as e: return set_aside(self.path, e)
+        if not found or (found[1].get("about") == self.about
+                         and found[1]["start"] in (self.start, _interrupted.get(model))): return found
+        set_aside(self.path, "it belongs to another run (other numbers, code, data or first weights)")
 
     def save(self, run, epoch):
         "Keep the state after an epoch; the first device writes."
-        self.mark(run, epoch)
         if run.fabric.global_rank: return
         memory = run.optimizer.state_dict()["state"].items()
         state = {f"model/{i}": plain(t) for i, t in enumerate(_live(run.model))}
@@ -291,5 +258,3 @@ class _Checkpoint:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # a schedule wants to see the optimiser's steps
             for _ in run.history.lr: run.schedule.step()
-        run.good, run.clock = _copied(run.model, ()), time.perf_counter()
-        self.mark(run, run.epoch)

@@ -4,13 +4,10 @@
 
 # %% ../nbs/29_tunes.ipynb #0e38a4e6
 from __future__ import annotations
-
 import contextlib, dataclasses, functools, hashlib, io, math, os, pathlib, re
 import threading, unicodedata, warnings
-
 import numpy as np
 import torch
-
 from .checks import one_of, shaped, whole
 from .machine import bar
 from .music import GRIDS, Events, on_grid, plot_roll, to_tokens
@@ -23,7 +20,6 @@ __all__ = ['Melodies', 'melodies']
 # %% ../nbs/29_tunes.ipynb #24cdeced
 # in ABC: texts, grace notes, the signs of players, and what e-mail has left at the end of a line
 _NO_NOTES = re.compile(r'"[^"]*"|![^!]*!|\{[^}]*\}|[.~H-Wh-wy]|=(20)?\s*$')
-
 
 def _plain_abc(text):
     "ABC without what has neither pitch nor length; fields on their own lines, `::` as two bar lines."
@@ -102,7 +98,6 @@ def _part_bars(part):
         bars.append((*meter, length, single and apart, notes))
     return bars
 
-
 def _melody(parts):
     "The first part that has notes, and only one at a time; if there is none, the first that has notes."
     heard = [p for p in parts if any(bar[4] for bar in p)]
@@ -179,7 +174,6 @@ def _fingerprint(path):
     try: return hashlib.sha256(path.read_bytes()).hexdigest()
     except OSError as e: return str(e)
 
-
 def _file_groups(folder, files):
     "{where the cache keeps a group: names of its files}, about 256 KiB each."
     size = sum(f.stat().st_size for f in files)
@@ -189,7 +183,6 @@ def _file_groups(folder, files):
         group = int(hashlib.sha256(name.encode()).hexdigest()[:8], 16) % count
         groups.setdefault(group, []).append([name, _fingerprint(f)])
     return {cache_file("tunes", {"files": g}, _parse): [name for name, _ in g] for g in groups.values()}
-
 
 def _stored(path):
     "(tensors, meta) that an earlier call kept; None if there are none, or they are damaged."
@@ -251,7 +244,6 @@ def _reasons(bars, notes, ticks_per_bar):
             "several notes at once": single == 0,
             "without a note": np.bincount(own, minlength=n) == 0,
             f"off the grid of {ticks_per_bar} ticks": np.bincount(own, off, minlength=n) > 0}
-
 
 def _two_bars(bars, ok):
     "Of bars that follow each other in a tune and are ok, every first, third …: (n,) of bool."
@@ -380,7 +372,6 @@ def _tune_files(source):
     files = sorted(f for f in folder.rglob("*") if f.suffix.lower() in _TUNES and f.is_file())
     if not files: raise FileNotFoundError(f"source: no file in {folder} ends in {', '.join(_TUNES)}")
     return folder, files
-
 
 def _some(names, most=20):
     "A list for a message."

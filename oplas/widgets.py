@@ -66,8 +66,7 @@ def grid(panel: Callable,  # one value from each axis -> str of HTML
     "Sliders over a grid of panels; any point with a kernel. ValueError if panel or axes do not fit."
     import ipywidgets as W
     axes = _grid_axes(axes)
-    if not callable(panel):
-        raise ValueError(f"panel must be a function of {len(axes)} values, got {panel!r}")
+    if not callable(panel): raise ValueError(f"panel must be a function of {len(axes)} values, got {panel!r}")
     def shown(*values):
         piece = panel(*values)
         if not isinstance(piece, str):
@@ -110,14 +109,6 @@ def _live(shown: Callable, sliders: list, axes: dict):
     for s, f, v in zip(sliders, fine, axes.values()): follow(s, f, v)
     return box
 
-# %% ../nbs/31_widgets.ipynb #a7190b00
-def _positions(lo_hi: tuple, name: str, steps: int) -> list[float]:
-    "Evenly spaced positions from lo to hi."
-    lo, hi = lo_hi
-    if not (math.isfinite(lo) and math.isfinite(hi) and lo < hi):
-        raise ValueError(f"{name} must be two finite numbers, the lower first, got {lo_hi}")
-    return [lo + (hi - lo) * k / (steps - 1) for k in range(steps)]
-
 # %% ../nbs/31_widgets.ipynb #74bfe3d2
 def plane(panel: Callable,            # (x, y) -> grey (h, w) or colour (h, w, 3) array in [0, 1]
           x: tuple = (-3., 3.),       # range of the first slider
@@ -129,9 +120,12 @@ def plane(panel: Callable,            # (x, y) -> grey (h, w) or colour (h, w, 3
          ):                           # the `grid`, an ipywidgets `VBox`
     "Walk a plane with two sliders: pictures; any point with a kernel. ValueError if it is no grid."
     whole("steps", steps, 2)
+    for name, (lo, hi) in {"x": x, "y": y}.items():
+        if not -math.inf < lo < hi < math.inf:
+            raise ValueError(f"{name} must be two finite numbers, the lower first, got {(lo, hi)}")
     if len(set(names)) != 2: raise ValueError(f"names must be two different names, got {names!r}")
     def shown(a, b): return picture(panel(a, b), f"{alt} at {_words(names, (a, b))}", width)
-    return grid(shown, dict(zip(names, (_positions(x, "x", steps), _positions(y, "y", steps)))))
+    return grid(shown, {name: np.linspace(*ends, steps).tolist() for name, ends in zip(names, (x, y))})
 
 # %% ../nbs/31_widgets.ipynb #8ddff9a5
 def _points(points) -> np.ndarray:
@@ -169,8 +163,7 @@ def _script(name: str) -> str:
 def _fit(n: int, one: str, **lists) -> None:
     "ValueError that names the list that has not one entry for each of n points, frames, …"
     for name, given in lists.items():
-        if len(given) != n:
-            raise ValueError(f"{name} must have {n} entries, one a {one}, got {len(given)}")
+        if len(given) != n: raise ValueError(f"{name} must have {n} entries, one a {one}, got {len(given)}")
 
 def _texts(n: int, one: str, **lists) -> None:
     "ValueError that names the list that has not one text for each of n points, frames, …"
@@ -247,14 +240,13 @@ def _landings(moves: dict, n: int) -> dict[str, list[int]]:
     if not isinstance(moves, dict) or not moves:
         raise ValueError(f"moves must be a dict of name → {n} indices, not empty, got {moves!r:.50}")
     _texts(len(moves), "move", moves=moves)
-    def landing(name, where):
-        where = where.tolist() if hasattr(where, "tolist") else where
+    found = {name: where.tolist() if hasattr(where, "tolist") else where for name, where in moves.items()}
+    for name, where in found.items():
         fits = isinstance(where, (list, tuple)) and all(
             isinstance(k, Integral) and not isinstance(k, bool) and 0 <= k < n for k in where)
         if not fits or len(where) != n:
             raise ValueError(f"moves: {name!r} must have {n} indices in 0…{n - 1}, got {where!r:.90}")
-        return [int(k) for k in where]
-    return {name: landing(name, where) for name, where in moves.items()}
+    return {name: [int(k) for k in where] for name, where in found.items()}
 
 # %% ../nbs/31_widgets.ipynb #2b24e07c
 def _hue(k: int, n: int) -> str:

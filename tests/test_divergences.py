@@ -358,7 +358,7 @@ def test_a_bad_cloud_is_named(where, what):
     (lambda: mmd2(z, z[:, :2]), "x and y must have the same dimension, got 3 and 2"), (lambda: sliced_wasserstein(z, z[:, :2]), "same dimension"), (lambda: mmd_test(z, z[:, :2]), "same dimension"),
     (lambda: median_bandwidth(z, z[:, :2]), "same dimension"), (lambda: mmd2(z, z.double()), "one dtype and device, got torch.float32 on cpu and torch.float64"),
     (lambda: mmd2(z.expand(2, 6, 3), z.expand(3, 6, 3)), "leading axes of x and y"), (lambda: mmd_test(z[None], z[None]), r"shape \(points, dim\), got a batch"),
-    (lambda: mmd2(z, z, rbf(1.), "umbiased"), "estimator must be 'unbiased' or 'biased', got 'umbiased'"), (lambda: mmd2_normal(z, estimator=None), "estimator must be"),
+    (lambda: mmd2(z, z, rbf(1.), "umbiased"), "estimator must be one of unbiased, biased, got 'umbiased'"), (lambda: mmd2_normal(z, estimator=None), "estimator must be"),
     (lambda: rbf(-1.), "bandwidth must be positive and finite, got -1.0"), (lambda: rbf(0), "bandwidth must be positive"), (lambda: rbf([1., -2.]), "bandwidth must be positive"), (lambda: rbf([]), "bandwidth must be positive"),
     (lambda: rbf(math.nan), "bandwidth must be positive"), (lambda: rbf(math.inf), "bandwidth must be positive"), (lambda: rbf("wide"), "bandwidth must be a positive number"), (lambda: imq(-1), "c must be positive"), (lambda: imq(None), "c must be a positive number"),
     (lambda: prior_kernel(0), "dim must be at least 1, got 0"), (lambda: mmd2_normal(z, lambda sq: sq), "kernel must be rbf"), (lambda: mmd_test(z, z, permutations=0), "permutations must be at least 1, got 0"),

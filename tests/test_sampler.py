@@ -6,9 +6,10 @@ import torch
 from hypothesis import given, settings, strategies as st
 
 from oplas.strings import Notes, plucks
+from oplas import sampler as module
 from oplas.cache import write
-from oplas.sampler import (Decoder, Encoder, Sampler, cents_off, grow, pitch_onehots, pitch_scalar,
-                           pitched_wae_loss, resynthesise, train_sampler)
+from oplas.sampler import (Decoder, Encoder, Sampler, cents_off, clip, grow, many_notes, pitch_onehots,
+                           pitch_scalar, pitched_wae_loss, playground, resynthesise, train_sampler)
 
 torch.set_num_threads(1)
 SMALL = dict(sound=dict(n_fft=1024, hop_length=256, n_mels=48))
@@ -97,6 +98,33 @@ def test_notes_are_what_note_gives(trained):
     together = trained.notes(z, midi, n_iter=5)
     for k in range(3): assert torch.allclose(together[k], trained.note(z[k], midi[k], n_iter=5), atol=1e-3)
     assert trained.notes(z, 62, n_iter=2).shape == trained.notes(z[0], midi, n_iter=2).shape == (3, 8192)
+
+
+def test_many_notes_are_what_note_gives(trained):
+    z, midi = torch.randn(11, 4), torch.arange(60, 71)
+    together = many_notes(trained, z, midi, n_iter=5)
+    for k in (0, 7, 8, 10): assert torch.allclose(together[k], trained.note(z[k], int(midi[k]), n_iter=5), atol=1e-3)
+    assert many_notes(trained, z, 62, n_iter=2).shape == many_notes(trained, z[0], midi, n_iter=2).shape == (11, 8192)
+    with pytest.raises(ValueError, match="11 codes, midi 3"): many_notes(trained, z, [60, 61, 62])
+
+
+@given(st.integers(0, 300), st.integers(0, 100), st.integers(0, 300), st.integers(1, 80))
+def test_a_clip_ends_in_silence(samples, start, end, fade):
+    cut = clip(torch.ones(samples), start, end, fade)
+    assert len(cut) == len(range(samples)[start:end]) and not cut[-1:].any()
+    assert (cut[:-fade] == 1).all() and (cut.diff() <= 0).all()
+
+
+def test_the_playground_plays_the_grid_of_any_sampler_of_four_dimensions(monkeypatch):
+    def players(widget): return sum("<audio " in str(getattr(w, "value", "")) for w in tree(widget))
+    def tree(widget): return [widget, *(w for child in getattr(widget, "children", ()) for w in tree(child))]
+    fresh, asked = Sampler(samples=8192, **SMALL).eval(), []
+    fresh.logmel.top.fill_(6.)
+    assert players(playground(fresh)) == 3 * 3 ** 4
+    monkeypatch.setattr(module, "load_sampler", lambda **settings: asked.append(settings) or fresh)
+    playground()
+    assert asked == [{"seed": 20}]
+    with pytest.raises(ValueError, match="codes of 3 numbers"): playground(Sampler(dim=3, samples=8192, **SMALL))
 
 
 def test_encode_refuses_what_it_cannot_read(trained, notes):
