@@ -343,7 +343,7 @@ def _square(x): return (x ** 2).sum(-1).mean()
 
 # %% ../nbs/08_rotations.ipynb #fd45f148
 class Stack(nn.Module):
-    "Small modules of one kind as one, to be trained side by side: all tensors have an axis for them in front."
+    "Small modules of one kind as one, to be trained side by side: each tensor has an axis for them in front."
     def __init__(self, build: Callable,        # () -> a module, which draws its weights
                  seeds: Sequence[int],  # one module each; the caller's random numbers stay as they are
                 ):
@@ -527,8 +527,8 @@ def _animate_stargate(result, run):
     edge = 1.5 * max(1., float(points[0, -1].abs().max()))  # what is further out waits at the edge
     z, targets = points.clamp(-edge, edge).numpy()
     steps, names = [f"step {s}" for s in result.steps], [str(i) for i in range(z.shape[1])]
-    return animation(z, targets=targets, labels=names, captions=steps, seconds=9.,
-                     alt=f"{len(names)} points move as they learn; at the end the ring is {_verdict(result, run)}")
+    alt = f"{len(names)} points move as they learn; at the end the ring is {_verdict(result, run)}"
+    return animation(z, targets=targets, labels=names, captions=steps, seconds=9., alt=alt)
 
 # %% ../nbs/08_rotations.ipynb #74ba116d
 NOTE_NAMES = ("C", "C♯", "D", "E♭", "E", "F", "F♯", "G", "A♭", "A", "B♭", "B")  #: pitch classes 0 … 11
