@@ -35,7 +35,7 @@ clean:  ## remove what was built; the environment stays (remove .venv yourself t
 help:  ## this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "make %-8s%s\n", $$1, $$2}' Makefile
 
-package: $(READY)
+package: $(READY)  ## export the package, and write what follows from the registry of chapters
 	@$(BIN)/nbdev_export
 	@$(BIN)/python -c 'import oplas.chapters; oplas.chapters.write()'
 

@@ -100,7 +100,8 @@ def _content(o):
     if isinstance(o, dict): return "dict", [x for item in o.items() for x in item]
     if isinstance(o, (list, tuple)): return f"list {len(o)}", [*o]
     if type(o).__module__ == "builtins" and not callable(o): return repr(o), []
-    return f"object {type(o).__qualname__}", [type(o), getattr(o, "__dict__", str(getattr(o, "__name__", "")))]
+    held = getattr(o, "__dict__", str(getattr(o, "__name__", "")))
+    return f"object {type(o).__qualname__}", [type(o), held]
 
 def code_key(f,  # a function, class or other callable, or a list of them
              skip: tuple = (),  # objects whose content does not count
@@ -111,7 +112,8 @@ def code_key(f,  # a function, class or other callable, or a list of them
     while todo:
         o = todo.pop()
         if id(o) in seen: continue
-        if not isinstance(o, (int, float, str, bytes, tuple, type(None))): seen[id(o)] = o  # equal ones may be one
+        if not isinstance(o, (int, float, str, bytes, tuple, type(None))):  # of those, equal ones may be one
+            seen[id(o)] = o
         words, inside = _content(o)
         key.update(f"{words};".encode())
         todo += reversed(inside)

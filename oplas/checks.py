@@ -86,8 +86,9 @@ def shaped(name: str,  # the argument's
           ):  # the same tensor
     "A torch.Tensor of a shape, its values not looked at. ValueError on anything else."
     import torch
+    if None in shape: raise ValueError(f"shape: a letter stands for any size, None for none, got {shape}")
     written = ", ".join("..." if size is ... else str(size) for size in shape)
-    article = "an" if kind == "int" else "a"
+    article = "an" if kind.startswith("int") else "a"
     wanted = " ".join(filter(None, [article, kind, f"tensor of shape ({written}{',' * (len(shape) == 1)})"]))
     if not isinstance(x, torch.Tensor) or kind not in str(x.dtype):
         raise ValueError(f"{name} must be {wanted}, got {getattr(x, 'dtype', type(x).__name__)}")

@@ -5,7 +5,7 @@
 # %% ../nbs/21b_source.ipynb #f095247f
 from __future__ import annotations
 
-import ast, functools, importlib, importlib.util, inspect, linecache, pathlib, sys, types
+import ast, functools, importlib, importlib.metadata, importlib.util, inspect, linecache, pathlib, sys, types
 from importlib.machinery import SourceFileLoader
 
 # %% auto #0
@@ -46,7 +46,8 @@ def _bound(text):
 def _uses(node):
     "Names that a definition takes from outside, in order: those that it reads and does not bind itself."
     names = [n for n in ast.walk(node) if isinstance(n, ast.Name)]
-    own = {n.id for n in names if isinstance(n.ctx, ast.Store)} | {a.arg for a in ast.walk(node) if isinstance(a, ast.arg)}
+    own = {n.id for n in names if isinstance(n.ctx, ast.Store)}
+    own |= {a.arg for a in ast.walk(node) if isinstance(a, ast.arg)}
     return sorted({n.id for n in names} - own)
 
 # %% ../nbs/21b_source.ipynb #004821de
@@ -120,7 +121,8 @@ def reached(f,  # a function or class
         seen.add(place)
         if _ours(module): todo += _next(module, name, code)
         else: code.add(_version(module.partition(".")[0]))
-    if not code: raise ValueError(f"{f.__qualname__} does not stand in {f.__module__}: put it into a file or a cell")
+    if not code:
+        raise ValueError(f"{f.__qualname__} does not stand in {f.__module__}: put it into a file or a cell")
     return sorted(code)
 
 def _next(module, name, code):
@@ -146,4 +148,5 @@ def _submodule(module, name):
 def _version(top):
     "A library and its version; what comes with Python has no version of its own."
     if top in sys.stdlib_module_names: return "Python"
-    return f"{top} {getattr(importlib.import_module(top), '__version__', '')}"
+    try: return f"{top} {importlib.metadata.version(top)}"
+    except ImportError: return f"{top} {getattr(importlib.import_module(top), '__version__', '')}"  # as sklearn

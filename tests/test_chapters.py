@@ -38,7 +38,7 @@ def test_a_page_is_what_its_line_says(page):
 def test_a_chapter_builds_on_pages_and_sources_that_exist(page):
     known = {p.stem for p in PAGES}
     assert all(n in known for n in page.needs + page.helps if re.match(r"\d\d", n))
-    assert page.operation and page.sources
+    assert page.operation and page.sources, f"{page.stem}: its line in nbs/36_chapters.ipynb needs an operation and sources"
     bibliography = (ROOT / "references.bib").read_text()
     prose = "\n".join(cells(page, "markdown")) if page in HERE else ""
     for key in page.sources:
@@ -111,7 +111,9 @@ def publish(root, address):
 
 def test_all_that_is_written_from_the_pages_is_up_to_date(copy):
     before = contents(copy)
-    assert chapters.write(copy) == [] and contents(copy) == before
+    renewed = [str(p.relative_to(copy)) for p in chapters.write(copy)]
+    assert not renewed, f"not up to date: {', '.join(renewed)}; run `make package`"
+    assert contents(copy) == before
 
 
 def test_without_an_address_nothing_leads_to_one(copy):

@@ -8,7 +8,7 @@ import pytest
 
 ROOT = Path(__file__).parent.parent
 NOTEBOOKS = {path.stem: path for path in sorted((ROOT / "nbs").glob("*.ipynb"))}
-LINES_OF_A_FUNCTION, LINES_OF_A_CELL = 25, 60
+LINES_OF_A_FUNCTION, LINES_OF_A_CELL, COLUMNS = 25, 60, 120
 CHAPTERS = [page for page in NOTEBOOKS if page[:2].isdigit() and int(page[:2]) < 20]
 each_page = pytest.mark.parametrize("page", NOTEBOOKS)
 
@@ -93,6 +93,12 @@ def test_an_exported_function_is_short(page):
 def test_a_cell_holds_one_idea(page):
     faults = [f"cell {cell.id} has {n}" for cell in cells(page) if (n := len(cell.text.splitlines())) > LINES_OF_A_CELL]
     fails(page, faults, f"a code cell has at most {LINES_OF_A_CELL} lines")
+
+
+@each_page
+def test_an_exported_line_fits(page):
+    faults = [f"cell {cell.id}: {line.strip()[:60]}…" for cell in cells(page) if cell.module for line in cell.text.splitlines() if len(line) > COLUMNS]
+    fails(page, faults, f"a line of an exported cell has at most {COLUMNS} characters")
 
 
 @each_page
