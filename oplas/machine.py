@@ -88,5 +88,6 @@ def bar(progress: bool | None = None,  # None: shown if it takes over a second, 
     "A progress bar that goes away when it is full. ValueError unless `progress` is None, True or False."
     if progress not in (None, True, False):
         raise ValueError(f"progress must be None, True or False, got {progress!r}")
-    shown = {"delay": 1} if progress is None else {"disable": not progress}
+    silenced = os.environ.get("TQDM_DISABLE") == "1"  # asked now: tqdm looks only when it is imported
+    shown = {"delay": 1, "disable": silenced} if progress is None else {"disable": not progress}
     return tqdm(**{"leave": False, **shown, **settings})
