@@ -115,9 +115,11 @@ def _convert(cell, module: str) -> list:
     from nbformat.v4 import new_markdown_cell
     marks, cell.source = directives(cell.source)
     found = cell.metadata["tags"] = sorted({*cell.metadata.get("tags", []), *tags(marks, cell.source)})
-    if "solution" in found:
-        cell.metadata["mystnb"] = {f"code_prompt_{k}": f"{k.title()} the solution" for k in ("show", "hide")}
     on_page = "export" in found and "remove-cell" not in found
+    imports = on_page and all(isinstance(n, (ast.Import, ast.ImportFrom)) for n in ast.parse(cell.source).body)
+    if imports: found.append("hide-input")  # no wall of them before the first sound
+    if folded := "solution" if "solution" in found else "imports" if imports else "":
+        cell.metadata["mystnb"] = {f"code_prompt_{k}": f"{k.title()} the {folded}" for k in ("show", "hide")}
     names = exported_names(cell.source) if on_page else []
     if not names: return [cell]
     return [new_markdown_cell(badge(module, names), id=f"badge-{cell.get('id', names[0])}"[:64]), cell]

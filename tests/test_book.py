@@ -262,3 +262,12 @@ def test_version_is_the_same_everywhere():
     ini.read(ROOT / "settings.ini")
     assert oplas.__version__ == ini["DEFAULT"]["version"] == yaml.safe_load((ROOT / "CITATION.cff").read_text())["version"]
     assert f"## [{oplas.__version__}]" in (ROOT / "CHANGELOG.md").read_text()
+
+
+def test_a_wall_of_imports_is_folded_and_code_is_not():
+    import nbformat
+    from nbformat.v4 import new_code_cell, new_notebook
+    cells = [new_code_cell(c) for c in ("#| hide\n#| default_exp x", "#| export\nimport os\nfrom os import path", "#| export\nimport os\ndef f(): return os")]
+    read = [c for c in book.read(nbformat.writes(new_notebook(cells=cells))).cells if c.cell_type == "code"]
+    assert ["hide-input" in c.metadata["tags"] for c in read] == [False, True, False]
+    assert read[1].metadata["mystnb"]["code_prompt_show"] == "Show the imports"
