@@ -24,7 +24,7 @@ serve: book  ## build, serve the book on http://localhost:8000, and build again 
 	trap 'kill $$server 2>/dev/null' EXIT; trap 'exit 130' INT TERM; \
 	sleep 1; kill -0 $$server 2>/dev/null || exit 1; \
 	echo "Serving http://localhost:$(PORT); stop with Ctrl-C"; \
-	$(BIN)/watchfiles --ignore-paths nbs/.ipynb_checkpoints "$(MAKE) --no-print-directory book" nbs _config.yml _toc.yml references.bib
+	$(BIN)/watchfiles --ignore-paths nbs/.ipynb_checkpoints "$(MAKE) --no-print-directory book" nbs oplas/static _config.yml _toc.yml references.bib
 
 bench: $(READY) package  ## measure the package against its peers, side by side
 	@for f in tests/bench_*.py; do echo "$$f"; $(BIN)/python $$f || exit 1; done
