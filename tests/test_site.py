@@ -39,7 +39,7 @@ def test_nothing_of_the_machinery_shows(site, page):
     outputs = " ".join(o.get_text() for o in article(page).select("div.cell_output"))
     assert not re.search(r"^\s*#\|", code, flags=re.M), "a directive is left in the code"
     assert "Traceback (most recent call last)" not in outputs
-    assert "nbdev_export()" not in code and "google.colab" not in code
+    assert "nbdev_export()" not in code and ("google.colab" not in code or page == "36_chapters"), "36_chapters writes that cell"
     assert not re.search(r"oplas-scoreboard|\{(cite|term|py:\w+|eq|ref)\}`", prose), "a role or a directive is not resolved"
 
 
