@@ -98,11 +98,11 @@ def package_hash(text: str,                  # the code of a page
 
 # %% ../nbs/32_book.ipynb #239cc224
 def _outdated(app, env, added, changed, removed) -> list[str]:
-    keys = {}
+    keys, reader = {}, package_hash("import oplas.book")
     for doc in env.found_docs:
         path = Path(env.doc2path(doc))
         if path.suffix != ".ipynb": continue
-        keys[doc] = package_hash(_code(json.loads(path.read_text(encoding="utf-8"))["cells"]))
+        keys[doc] = reader + package_hash(_code(json.loads(path.read_text(encoding="utf-8"))["cells"]))
     last, env.oplas_keys = getattr(env, "oplas_keys", {}), keys
     return [doc for doc, key in keys.items() if last.get(doc) != key]
 
