@@ -99,6 +99,7 @@ def _content(o):
     if isinstance(o, np.ndarray): return f"{o.dtype} {o.shape}", [o.tobytes()]
     if isinstance(o, dict): return "dict", [x for item in o.items() for x in item]
     if isinstance(o, (list, tuple)): return f"list {len(o)}", [*o]
+    if isinstance(o, (set, frozenset)): return f"set {len(o)}", sorted(o, key=repr)  # in one order everywhere
     if type(o).__module__ == "builtins" and not callable(o): return repr(o), []
     held = getattr(o, "__dict__", str(getattr(o, "__name__", "")))
     return f"object {type(o).__qualname__}", [type(o), held]

@@ -180,7 +180,7 @@ def test_values_arrays_cycles_and_odd_objects():
 def test_the_key_is_the_same_in_another_process(tmp_path):
     script = tmp_path / "script.py"  # neither the order of sets nor what is loaded already may count
     script.write_text("import sys\nif sys.argv[1] == '2': import matplotlib.pyplot\nfrom oplas.cache import code_key\nfrom oplas.training import fit\n"
-                      + textwrap.dedent(BASE) + "\nprint(code_key(train), code_key(fit))")
+                      + textwrap.dedent(BASE) + "\nprint(code_key(train), code_key(fit), code_key(functools.partial(fit, {'p', 'q', 'r'})))")
     out = {subprocess.run([sys.executable, script, n], env={**os.environ, "PYTHONHASHSEED": n}, capture_output=True, text=True, check=True).stdout for n in ("1", "2")}
     assert len(out) == 1
 
