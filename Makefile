@@ -7,7 +7,7 @@ BOOK   := $(BIN)/jupyter-book build nbs --config "$(CURDIR)/_config.yml" --toc "
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 export MPLBACKEND := module://matplotlib_inline.backend_inline
 
-.PHONY: book test serve bench clean help package
+.PHONY: book test evidence replicate serve bench clean help package
 .DEFAULT_GOAL := help
 
 book: $(READY) package  ## run every notebook and build the book into _build/html
@@ -17,6 +17,15 @@ book: $(READY) package  ## run every notebook and build the book into _build/htm
 test: $(READY) package  ## run the tests in the notebooks (nbdev_test), then those in tests/ (pytest)
 	$(BIN)/nbdev_test --n_workers 0
 	$(BIN)/python -m pytest tests
+
+PAGE ?= $(patsubst nbs/%.ipynb,%,$(shell grep -lE '\bstudy\(' nbs/*.ipynb))
+STUDIES = $(BIN)/python -c 'import sys, oplas.studies; sys.exit(oplas.studies.main(sys.argv[1:]))' $(PAGE)
+export OPLAS_STUDY = $(STUDY)
+evidence: $(READY) package  ## compute the seeds that are missing or stale; of one chapter: PAGE=03_sampler, one study: STUDY=kinds
+	@OPLAS_EVIDENCE=store $(STUDIES)
+
+replicate: $(READY) package  ## run all seeds again, PAGE and STUDY as above, and compare
+	@OPLAS_FULL=1 $(STUDIES)
 
 PORT ?= 8000
 serve: book  ## build, serve the book on http://localhost:8000, and build again when a source changes
@@ -33,7 +42,7 @@ clean:  ## remove what was built; the environment stays (remove .venv yourself t
 	rm -rf _build build dist
 
 help:  ## this list
-	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "make %-8s%s\n", $$1, $$2}' Makefile
+	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "make %-10s%s\n", $$1, $$2}' Makefile
 
 package: $(READY)  ## export the package, and write what follows from the registry of chapters
 	@$(BIN)/nbdev_export

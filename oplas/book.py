@@ -78,6 +78,7 @@ def _package(folder: str) -> tuple[dict[str, str], dict[str, set], str]:
     "Of a package: each module's code, the modules it imports, and a hash of the files that are no modules."
     texts, rest = {}, hashlib.sha256()
     for f in sorted(p for p in Path(folder).rglob("*") if p.is_file() and p.suffix != ".pyc"):
+        if "evidence" in f.relative_to(folder).parts: continue  # counts for its own chapter, see `package_hash`
         if f.suffix != ".py": rest.update(f.relative_to(folder).as_posix().encode() + b"\0" + f.read_bytes())
         elif f.stem != "_modidx": texts[f.stem] = f.read_text(encoding="utf-8")
     codes = {name: code_of(text) for name, text in texts.items()}
@@ -88,12 +89,16 @@ def package_hash(text: str,                  # the code of a page
                 ) -> str:  # 16 hex digits
     "Hash of what a page runs of the package: part of the key under which the page's results are kept."
     import oplas
-    codes, imports, rest = _package(str(folder or Path(oplas.__file__).parent))
+    folder = Path(folder or Path(oplas.__file__).parent)
+    codes, imports, rest = _package(str(folder))
     todo, reached = modules_in(text, {*codes}) | {"__init__"} & {*codes}, set()
     while todo:
         reached |= todo
         todo = {name for module in todo for name in imports[module]} - reached
-    parts = [rest, *(part for name in sorted(reached) for part in (name, codes[name]))]
+    stored = [f for chapter in re.findall(r'(?:chapter|Studies)\("(\w+)"', text)
+              for f in sorted(folder.glob(f"evidence/{chapter}/*.json"))]
+    parts = [rest, *(f.read_text(encoding="utf-8") for f in stored),
+             *(part for name in sorted(reached) for part in (name, codes[name]))]
     return hashlib.sha256("\0".join(parts).encode()).hexdigest()[:16]
 
 # %% ../nbs/32_book.ipynb #239cc224
@@ -155,6 +160,10 @@ class Claim:
     seed: int | str | None               # seed or seeds; None where nothing is random
     reason: str | None = None            # why it does not hold
     expected: bool = True                # the verdict that the text around it was written for
+    interval: list | None = None        # 95 % of it, from … to
+    seeds: int | None = None             # how many it rests on, if it rests on a study
+    date: str | None = None              # when the last of these ran
+    replicated: str | None = None        # by this build: yes, no, stale or missing
 
     def to_dict(self) -> dict:
         "The record as it is written to `_build/claims.json`."
@@ -194,15 +203,18 @@ class Claims:
                  holds=None,           # or the verdict itself
                  tolerance: str = "",  # what else "holds" means
                  seed=None,            # or seeds, as a text
+                 study=None,           # or the study that it rests on, or a list of them
                  reason: str | None = None,  # why, should it not hold
                  expected: bool = True,      # the verdict that the text was written for
                 ) -> None:
         "Declare and show a claim. ValueError on an odd value; AssertionError if it fails without a reason."
         holds, limit = _verdict(measured, at_least=at_least, at_most=at_most, within=within, holds=holds)
-        measured, width = _value(measured, published)
+        measured, width, ends = _value(measured, published)
         text = "; ".join(filter(None, (limit, tolerance, width)))
-        reason = None if holds else _sentence(reason)
-        c = Claim(self.chapter, source, statement, published, measured, holds, text, seed, reason, expected)
+        rests = _rests_on(study, seed)
+        reason = None if holds else _sentence(reason or (_UNTESTED if rests["replicated"] == "missing" else None))
+        c = Claim(self.chapter, source, statement, published, measured, holds, text, reason=reason,
+                  expected=expected, interval=ends, **rests)
         self.all.append(c)
         _display(_verdict_html(c), f"{_mark(c)}: {statement} (measured {_number(measured)})")
         if not (holds or reason):
@@ -216,15 +228,27 @@ class Claims:
 # %% ../nbs/32_book.ipynb #8fb4dae5
 OTHER_VERDICT = "The text was written for the other verdict."  #: where it is not the expected one
 
-def _value(measured, published) -> tuple[float | int | str, str]:
-    "What is recorded as measured, and an interval's width in words. ValueError on neither number nor text."
+_UNTESTED = "Stored evidence is missing: run make evidence."  # then a claim may fail without a reason of its own
+
+def _value(measured, published) -> tuple[float | int | str, str, list | None]:
+    "What is recorded as measured, an interval in words and its ends. ValueError on neither number nor text."
     interval = hasattr(measured, "half")
     for name, v in dict(measured=measured.mean if interval else measured, published=published or 0).items():
         if not isinstance(v, (int, float, str)):
             raise ValueError(f"{name} must be a number or a string, got {type(v).__name__}: {v!r}")
-    if not interval: return measured, ""
-    mean, half = str(measured).split(" ± ")
-    return float(mean) + 0., f"95 % interval ± {half}"
+    if not interval: return measured, "", None
+    mean, _, half = str(measured).partition(" ± ")
+    if not half: return float(f"{measured.mean:.3g}"), "one seed has no interval", None
+    return float(mean) + 0., f"95 % interval ± {half}", [measured.low, measured.high]
+
+def _rests_on(study, seed) -> dict:
+    "What a claim's record says of the studies that it rests on."
+    studies = [study] if hasattr(study, "replicated") else [*(study or ())]
+    if not studies: return {"seed": seed, "seeds": None, "date": None, "replicated": None}
+    worst = min((s.replicated for s in studies), key=("missing", "stale", "no", "yes").index)
+    text = "; ".join(dict.fromkeys(s.text for s in studies))
+    return {"seed": text, "seeds": min(len(s.seeds) for s in studies), "date": max(s.date for s in studies),
+            "replicated": worst}
 
 def _sentence(text: str | None) -> str | None: return text and text[0].upper() + text[1:].rstrip(".") + "."
 
@@ -260,12 +284,19 @@ def _verdict_html(c: Claim) -> str:
 # %% ../nbs/32_book.ipynb #1f3292bb
 def _small(text: str) -> str: return f"<br><small>{html.escape(text)}</small>" if text else ""
 
+def _evidence(c: Claim) -> str:
+    "On how many seeds a claim rests, since when, and whether this build replicated it, as HTML."
+    if c.replicated is None: return "this build"
+    word = f"<span class='replicated {c.replicated}'>replicated: {c.replicated}</span>"
+    return f"{c.seeds} seeds, {c.date}<br><small>{word}</small>"
+
 def _cells(c: Claim) -> dict[str, str]:
     "A row of a table of claims: column -> HTML."
     kind, sign = _sign(c)
     return {"What is claimed": html.escape(c.statement) + _small(" ".join(_notes(c))),
             "Source": html.escape(c.source or "this book"),
             "Published": _number(c.published), "Measured": _number(c.measured) + _small(c.tolerance),
+            "Evidence": _evidence(c),
             "Verdict": f"<span class='{kind}'>{sign} {_mark(c)}</span>"}
 
 def _table_html(rows: list[dict[str, str]]) -> str:

@@ -88,13 +88,13 @@ def set_aside(path: pathlib.Path,  # of a file that cannot be used
     with contextlib.suppress(OSError): os.replace(path, path.with_name(path.name + ".damaged"))
 
 # %% ../nbs/22_cache.ipynb #9b256b4d
-def _content(o):
+def _content(o, versions):
     "An object in words, and the objects that it holds."
     if isinstance(o, functools.partial): return "partial", [o.func, o.args, o.keywords]
     if isinstance(o, types.MethodType): return "method", [o.__func__, o.__self__]
     if isinstance(o, (types.FunctionType, type)):
         cells = [c.cell_contents for c in getattr(o, "__closure__", None) or ()]
-        return str(reached(o)), [o.__qualname__, *cells]
+        return str(reached(o, versions)), [o.__qualname__, *cells]
     if isinstance(o, torch.Tensor): return digest({"": o}), []
     if isinstance(o, np.ndarray): return f"{o.dtype} {o.shape}", [o.tobytes()]
     if isinstance(o, dict): return "dict", [x for item in o.items() for x in item]
@@ -106,6 +106,7 @@ def _content(o):
 
 def code_key(f,  # a function, class or other callable, or a list of them
              skip: tuple = (),  # objects whose content does not count
+             versions: bool = True,  # of the libraries as well
             ) -> str:  # 64 hexadecimal digits
     """SHA-256 of a program: the parsed source of `f` and all that it reaches, and what it holds.
     ValueError if something of ours has no source, or another than what runs."""
@@ -115,7 +116,7 @@ def code_key(f,  # a function, class or other callable, or a list of them
         if id(o) in seen: continue
         if not isinstance(o, (int, float, str, bytes, tuple, type(None))):  # of those, equal ones may be one
             seen[id(o)] = o
-        words, inside = _content(o)
+        words, inside = _content(o, versions)
         key.update(f"{words};".encode())
         todo += reversed(inside)
     return key.hexdigest()

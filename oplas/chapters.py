@@ -85,7 +85,8 @@ TOOLBOX = (
     _tool("27_audio", title="Audio", extras=_SOUND), _tool("28_music", title="Music", extras=_MUSIC),
     _tool("29_tunes", title="Tunes", extras=_MUSIC), _tool("30_metrics", title="Metrics"),
     _tool("31_widgets", title="Widgets", extras=_SOUND), _tool("32_book", title="The book machine"),
-    _tool("33_kit", title="The chapter kit"), _tool("34_latents", title="Latents"),
+    _tool("32b_studies", title="Studies"), _tool("33_kit", title="The chapter kit"),
+    _tool("34_latents", title="Latents"),
     _tool("35_models", title="Models"), _tool("36_chapters", title="Chapters"),
     _tool("pretrained", title="Pretrained models", written=False),
     _tool("descriptors", title="Descriptors", written=False))

@@ -26,7 +26,14 @@ def parsed(text: str,  # a program
 def code_of(text: str,  # a program
            ) -> str:    # the same for two that differ in comments, docstrings and layout alone
     "What a program does, as a text. SyntaxError if it is none."
-    return ast.dump(parsed(text))
+    return _words(parsed(text))
+
+def _words(node) -> str:
+    "A tree as a text, the same under every version of Python, since what is empty is left out."
+    if isinstance(node, list): return f"[{', '.join(map(_words, node))}]"
+    if not isinstance(node, ast.AST): return repr(node)
+    inside = (f"{k}={_words(v)}" for k, v in ast.iter_fields(node) if v is not None and v != [])
+    return f"{type(node).__name__}({', '.join(inside)})"
 
 # %% ../nbs/21b_source.ipynb #293d70f7
 def _binds(node):
@@ -108,6 +115,7 @@ def _imported(node, module):
 
 # %% ../nbs/21b_source.ipynb #c3a77e67
 def reached(f,  # a function or class
+            versions: bool = True,  # of the libraries as well
            ) -> list[str]:  # each definition as text, and the libraries with their versions; sorted
     """What `f` depends on: its definition and all that it reaches of ours, parsed; of a library, the version.
     ValueError if something of ours has no source, or another one than what runs."""
@@ -120,7 +128,7 @@ def reached(f,  # a function or class
         if place in seen or module.startswith(_SHOWN): continue
         seen.add(place)
         if _ours(module): todo += _next(module, name, code)
-        else: code.add(_version(module.partition(".")[0]))
+        else: code.add(_version(module.partition(".")[0]) if versions else module.partition(".")[0])
     if not code:
         raise ValueError(f"{f.__qualname__} does not stand in {f.__module__}: put it into a file or a cell")
     return sorted(code)
@@ -134,7 +142,7 @@ def _next(module, name, code):
     node = bound[name]
     if isinstance(node, (ast.Import, ast.ImportFrom)): return [_imported(node, module)[name]]
     _check_loaded(module, name, texts)
-    code.add(f"{name} {ast.dump(node)}")
+    code.add(f"{name} {_words(node)}")
     inside = [n for n in ast.walk(node) if isinstance(n, (ast.Import, ast.ImportFrom))]
     places = [place for n in inside for place in _imported(n, module).values()]
     return places + [(module, n) for n in _uses(node) if n in bound]
