@@ -42,7 +42,7 @@ def in_scheme(page, scheme):
     "Ask for light or dark, and wait until the page has answered."
     page.emulate_media(color_scheme=scheme)
     page.wait_for_function("""scheme => document.documentElement.dataset.theme === scheme
-                              && document.getAnimations().every(a => !(a instanceof CSSTransition))""", arg=scheme)
+                              && document.getAnimations().every(a => !(a instanceof CSSTransition) || a.playState === "finished")""", arg=scheme)
 
 
 CONTRAST = """() => {
