@@ -232,13 +232,14 @@ def mel_to_linear(mel: torch.Tensor,  # (..., n_mels, frames), magnitudes, 0 or 
     finite("mel", mel)
     weight = 1 / logmel.filters.norm(dim=1, keepdim=True)  # wide filters count as narrow ones
     a = weight * logmel.filters
-    step = 1 / (a @ a.T).sum(1).max()
+    step, back = 1 / (a @ a.T).sum(1).max(), a.T
+    if mel.device.type == "cpu": a, back = a.to_sparse(), back.to_sparse()  # a bin lies in two filters at most
 
     @one_thread()
     def solve(m):
         x = y = (logmel.pinv @ m).clamp(min=0)
         for k in range(n_iter):
-            new = (y - step * (a.T @ (a @ y - weight * m))).clamp_(min=0)
+            new = (y - step * (back @ (a @ y - weight * m))).clamp_(min=0)
             y, x = torch.lerp(x, new, 1 + k / (k + 3)), new
         return x
     parts = mel.reshape(-1, *mel.shape[-2:])

@@ -5,6 +5,7 @@
 # %% ../nbs/03_sampler.ipynb #3557e5fc
 from __future__ import annotations
 from functools import lru_cache, partial
+from typing import NamedTuple
 import torch
 import torch.nn as nn
 import torch.nn.functional as F
@@ -14,14 +15,14 @@ from .checks import number, one_of, shaped, whole
 from .divergences import mmd2_normal
 from .kit import in_threads
 from .models import Savable, fresh
-from .strings import Notes, plucks
-from .training import fit
+from .strings import FACTORS, Notes, plucks
+from .training import fit, muon
 from .widgets import grid
 
 # %% auto #0
-__all__ = ['TAKES', 'SHARES', 'notes_split', 'resynthesise', 'cents_off', 'pitch_onehots', 'pitch_scalar', 'Encoder', 'grow',
-           'Decoder', 'PitchedWAE', 'pitched_wae_loss', 'Sampler', 'train_sampler', 'load_sampler', 'many_notes',
-           'clip', 'playground']
+__all__ = ['TAKES', 'SHARES', 'notes_split', 'Pictures', 'pictures_split', 'resynthesise', 'cents_off', 'pitch_onehots',
+           'pitch_scalar', 'Encoder', 'grow', 'Decoder', 'PitchedWAE', 'pitched_wae_loss', 'Sampler', 'train_sampler',
+           'load_sampler', 'many_notes', 'clip', 'playground']
 
 # %% ../nbs/03_sampler.ipynb #c18af9b8
 TAKES = 28  #: takes of each note in the chapter
@@ -32,6 +33,35 @@ def notes_split(split: int = 2027,  # seed of the plucks and of who goes where
                ) -> tuple[Notes, Notes, Notes]:  # to train on, choose by, test on
     "The plucks of the chapter, 2,016, parted by (instrument, pitch, take)."
     return plucks(TAKES, seed=split).split(SHARES, seed=split)
+
+# %% ../nbs/03_sampler.ipynb #6f8e0d5a
+class Pictures(NamedTuple):
+    "Notes as a network sees them."
+    x: torch.Tensor           # log-mel pictures, (n, 256, 136)
+    midi: torch.Tensor        # note numbers, (n,)
+    instrument: torch.Tensor  # 0 for the small box, 1 for the large one, (n,)
+    take: torch.Tensor        # which playing of that instrument and pitch, (n,)
+    factors: torch.Tensor     # what made them, in the order of `FACTORS`, (n, 4)
+
+def _pictures(split) -> dict[str, torch.Tensor]:
+    "What `load_or_train` keeps of the notes to train and to test on: pictures as 16-bit numbers."
+    logmel, (train, _, test), kept = LogMel(), notes_split(split), {}
+    for part, notes in (("train", train), ("test", test)):
+        x = logmel.fit_transform(notes.audio) if part == "train" else logmel(notes.audio)
+        factors = torch.stack([notes.factors[k] for k in FACTORS], 1)
+        fields = Pictures(x.half(), notes.midi, notes.instrument, notes.take, factors)
+        kept |= {f"{part} {k}": v for k, v in fields._asdict().items()}
+    return kept | {"top": logmel.top}
+
+# %% ../nbs/03_sampler.ipynb #c65db60b
+@lru_cache(1)
+def pictures_split(split: int = 2027,  # as for `notes_split`
+                  ) -> tuple[LogMel, Pictures, Pictures]:  # its scale set by the first; to train on, to test on
+    "The pictures of the chapter's notes, made once and then read from the cache."
+    kept, logmel = load_or_train("pictures", dict(split=split), _pictures), LogMel()
+    logmel.top.copy_(kept["top"])
+    train, test = (Pictures(*(kept[f"{part} {k}"] for k in Pictures._fields)) for part in ("train", "test"))
+    return logmel, train._replace(x=train.x.float()), test._replace(x=test.x.float())
 
 # %% ../nbs/03_sampler.ipynb #5cd61ec4
 @torch.no_grad()
@@ -76,7 +106,7 @@ class Encoder(nn.Module):
                  frames: int,        # columns
                  dim: int,           # numbers in a code
                  told: int = 0,      # numbers that tell the pitch, 0 if it is not told
-                 widths: tuple[int, ...] = (64, 96, 128, 192),  # channels after each convolution
+                 widths: tuple[int, ...] = (32, 48, 64, 96),  # channels after each convolution
                 ):
         super().__init__()
         layers = []
@@ -85,7 +115,7 @@ class Encoder(nn.Module):
             frames = (frames + 1) // 2
         self.body = nn.Sequential(*layers, nn.Flatten())
         last = widths[-1] * frames + told
-        self.head = nn.Sequential(nn.Linear(last, 256), nn.GELU(), nn.Linear(256, dim))
+        self.head = nn.Sequential(nn.Linear(last, 64), nn.GELU(), nn.Linear(64, dim))
 
     def forward(self, x: torch.Tensor,     # pictures, (n, n_mels, frames)
                 told: torch.Tensor,        # (n, told)
@@ -109,22 +139,22 @@ class Decoder(nn.Module):
                  told: int,                # numbers that tell the pitch
                  late: bool = True,        # the pitch chooses the last block's scale and the shapes
                  transposed: bool = False, # grow by transposed convolutions
-                 widths: tuple[int, ...] = (192, 192, 128, 64),  # channels; the last are spectral shapes
+                 widths: tuple[int, ...] = (96, 96, 80, 64),  # channels; the last are spectral shapes
                  shapes: int = 32,         # of which so many are chosen by the pitch
                 ):
         super().__init__()
         self.frames, self.late, self.shapes = frames, late, shapes if late else 0
         few = -(-frames // 8)  # frames to start from; three blocks double them
-        self.start = nn.Sequential(nn.Linear(dim + (0 if late else told), 256), nn.GELU(),
-                                   nn.Linear(256, widths[0] * few), nn.GELU(),
+        self.start = nn.Sequential(nn.Linear(dim + (0 if late else told), 64), nn.GELU(),
+                                   nn.Linear(64, widths[0] * few), nn.GELU(),
                                    nn.Unflatten(1, (-1, few)))
         a, b, c, d = widths
         self.blocks = nn.Sequential(grow(a, b, transposed), nn.GELU(), grow(b, c, transposed), nn.GELU(),
                                     grow(c, d, transposed))
         self.shared = nn.Conv1d(widths[-1] - self.shapes, n_mels, 1)
         if late:
-            self.embed = nn.Sequential(nn.Linear(told, 128), nn.GELU(), nn.Linear(128, 128), nn.GELU())
-            self.scale_shift, self.own = nn.Linear(128, 2 * widths[-1]), nn.Linear(128, n_mels * shapes)
+            self.embed = nn.Sequential(nn.Linear(told, 64), nn.GELU(), nn.Linear(64, 64), nn.GELU())
+            self.scale_shift, self.own = nn.Linear(64, 2 * widths[-1]), nn.Linear(64, n_mels * shapes)
             for layer in (self.scale_shift, self.own): nn.init.zeros_(layer.weight)
             nn.init.zeros_(self.scale_shift.bias)
             nn.init.normal_(self.own.bias, std=shapes ** -.5)  # at first the same shapes for all pitches
@@ -246,13 +276,14 @@ def _learn(sampler: Sampler, x, midi, weight: float, epochs: int, seed: int, pro
     "Train on pictures and their notes, in batches of 32."
     sampler.mean.copy_(x.mean((0, 2))[:, None])
     loss = partial(pitched_wae_loss, weight=number("weight", weight, 0))
-    fit(sampler, loss, (x, midi), epochs=epochs, batch_size=32, lr=3e-3, seed=seed, progress=progress)
+    fit(sampler, loss, (x, midi), epochs=epochs, batch_size=32, lr=.01, optimizer=muon, seed=seed,
+        progress=progress)
     return sampler.cpu().eval()
 
 # %% ../nbs/03_sampler.ipynb #78787bf5
 def train_sampler(notes: Notes,           # of a model or of recordings, all at one rate
                   weight: float = .02,    # how much the prior counts; 0 gives a plain autoencoder
-                  epochs: int = 30,       # times to go through the notes, 32 at once; more for few notes
+                  epochs: int = 15,       # times to go through the notes, 32 at once; more for few notes
                   seed: int = 0,          # of the starting weights and the batches
                   progress: bool | None = None,  # show a bar; None: if it takes over a second
                   **config,               # settings of `Sampler`: dim, pitch, transposed, sound
@@ -267,24 +298,17 @@ def train_sampler(notes: Notes,           # of a model or of recordings, all at 
     x = sampler.logmel.fit_transform(notes.audio)
     return _learn(sampler, x, notes.midi, weight, epochs, seed, progress)
 
-# %% ../nbs/03_sampler.ipynb #0b5c1f0f
-@lru_cache(1)
-def _pictures_to_learn(split: int) -> tuple[LogMel, torch.Tensor]:
-    "The training pictures, made once for all samplers that learn from them."
-    logmel = LogMel()
-    return logmel, logmel.fit_transform(notes_split(split)[0].audio)
-
 # %% ../nbs/03_sampler.ipynb #fc70d1bd
 def _trained(split, takes, seed, weight, epochs, progress, **config) -> dict[str, torch.Tensor]:
     "What `load_or_train` keeps."
-    (logmel, x), notes = _pictures_to_learn(split), notes_split(split)[0]
+    logmel, notes, _ = pictures_split(split)
     sampler, first = fresh(seed, Sampler, **config), notes.take < takes
     sampler.logmel.load_state_dict(logmel.state_dict())
-    learned = _learn(sampler, x[first], notes.midi[first], weight, epochs, seed, progress)
+    learned = _learn(sampler, notes.x[first], notes.midi[first], weight, epochs, seed, progress)
     return learned.state_dict()
 
 def load_sampler(weight: float = .02,   # how much the prior counts
-                 epochs: int = 30,      # times to go through the notes
+                 epochs: int = 15,      # times to go through the notes
                  takes: int = TAKES,    # train on the first takes alone
                  seed: int = 0,         # of the training
                  split: int = 2027,     # seed of the plucks and of their split

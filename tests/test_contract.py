@@ -75,9 +75,9 @@ def case(request, tmp_path_factory):
         patch.setenv("OPLAS_CACHE", str(tmp_path_factory.mktemp("cache")))
         patch.setattr(attributes, "bars_split", melodies)
         patch.setattr(sampler, "notes_split", some_notes)
-        sampler._pictures_to_learn.cache_clear()
+        sampler.pictures_split.cache_clear()
         yield MODELS[request.param]
-        sampler._pictures_to_learn.cache_clear()
+        sampler.pictures_split.cache_clear()
 
 
 @pytest.fixture(scope="module")
