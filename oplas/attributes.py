@@ -126,7 +126,7 @@ def from_index(index: torch.Tensor,  # as `to_index` gives
 class RecurrentEncoder(nn.Module):
     "A bidirectional GRU over the ticks (Roberts et al. 2018)."
     def __init__(self, ticks: int, words: int, dim: int,  # ticks, size of the vocabulary, of the code
-                 hidden: int = 128, embedded: int = 32):  # sizes inside
+                 hidden: int = 64, embedded: int = 32):  # sizes inside
         super().__init__()
         self.words = nn.Embedding(words, embedded)
         self.gru = nn.GRU(embedded, hidden, bidirectional=True, batch_first=True)
@@ -139,7 +139,7 @@ class RecurrentEncoder(nn.Module):
 class RecurrentDecoder(nn.Module):
     "A GRU over the four beats, and from each beat one over its ticks (Roberts et al. 2018)."
     def __init__(self, ticks: int, words: int, dim: int,  # ticks, size of the vocabulary, of the code
-                 hidden: int = 128):                      # size inside
+                 hidden: int = 64):                       # size inside
         super().__init__()
         self.per_beat = ticks // 4
         self.start, self.beats = nn.Linear(dim, hidden), nn.GRU(dim, hidden, batch_first=True)
@@ -166,7 +166,7 @@ class Residual(nn.Module):
 class ParallelEncoder(nn.Module):
     "All ticks at once: which token where, and which tokens anywhere."
     def __init__(self, ticks: int, words: int, dim: int,  # ticks, size of the vocabulary, of the code
-                 hidden: int = 256, pooled: int = 64):    # sizes inside
+                 hidden: int = 192, pooled: int = 64):    # sizes inside
         super().__init__()
         self.where = nn.EmbeddingBag(ticks * words, hidden, mode="sum")
         self.anywhere = nn.Embedding(words, pooled)
@@ -180,11 +180,12 @@ class ParallelEncoder(nn.Module):
 
 # %% ../nbs/05_attributes.ipynb #0d76ad29
 def parallel_decoder(ticks: int, words: int, dim: int,  # ticks, size of the vocabulary, of the code
-                     hidden: int = 256,                 # size inside
+                     hidden: int = 192, narrow: int = 24,  # sizes inside
                     ) -> nn.Module:                     # (n, dim) → (n, ticks, words)
-    "All ticks at once."
+    "All ticks at once; the last layer is the same for every tick."
     return nn.Sequential(nn.Linear(dim, hidden), Residual(hidden), nn.LayerNorm(hidden),
-                         nn.Linear(hidden, ticks * words), nn.Unflatten(-1, (ticks, words)))
+                         nn.Linear(hidden, ticks * narrow), nn.Unflatten(-1, (ticks, narrow)),
+                         nn.Linear(narrow, words))
 
 # %% ../nbs/05_attributes.ipynb #047e4116
 NETWORKS = {"parallel": (ParallelEncoder, parallel_decoder),
@@ -212,7 +213,7 @@ class BarVAE(Savable, nn.Module):
         "Where the code of a bar lies. ValueError on bars of another length or with unknown tokens."
         index = to_index(tokens, self.low, self.high)
         mu, logvar = self.encoder(shaped("tokens", index, "n", self.ticks)).chunk(2, -1)
-        return mu, logvar.clamp(-12, 4)
+        return mu, (logvar - 4).clamp(-12, 4)  # narrow at first
 
     def logits(self, z: torch.Tensor) -> torch.Tensor:  # codes, (n, dim) -> scores, (n, ticks, words)
         "How likely each token is at each tick. ValueError on codes of another size."
@@ -265,7 +266,7 @@ def shaping_terms(model: BarVAE,
                   dims: Mapping[str, int],  # attribute → its dimension
                   scale,                    # standard deviation of each attribute, (k,)
                   rule: str = "distance",   # key of `RULES`
-                  weight: float = 40.,      # of the attribute loss
+                  weight: float = 10.,      # of the attribute loss
                   turn: float = 4.,         # of the turn loss, on a quarter of the batch
                   geodesic: float = 0.,     # of the geodesic loss, on a quarter of the batch
                  ) -> dict:                 # name → its weight and its value; {} without attributes
@@ -284,8 +285,8 @@ def shaping_terms(model: BarVAE,
 def train_bars(tokens,                          # bars to learn from, (n, ticks)
                dims: Mapping[str, int] = JOINT, # attribute, a name or a function → its dimension, from 0
                kind: str = "parallel",          # or "recurrent"
-               epochs: int = 50,                # times to go through the bars
-               batch_size: int = 256,           # bars in a batch
+               epochs: int = 16,                # times to go through the bars
+               batch_size: int = 128,           # bars in a batch
                seed: int = 0,                   # of the starting weights, batches and noise
                progress: bool | None = None,    # show a bar; None: if it takes over a second
                **settings,                      # of `bar_loss`: rule, weight, turn, geodesic, beta
