@@ -109,36 +109,28 @@ def _hash(study: str, row: dict) -> str:
     content = {k: v for k, v in row.items() if k != "hash"}
     return hashlib.sha256(json.dumps([study, content], sort_keys=True).encode()).hexdigest()[:16]
 
-def _problem(study, row) -> str:
-    "Why a row of a file cannot be used; empty if it can."
-    if not isinstance(row, dict) or row.get("hash") != _hash(study, row): return "does not match its hash"
-    return f"failed: {row['failure']}" if "failure" in row else ""
-
 def _read(path: pathlib.Path, study: str) -> tuple[dict, list[str]]:
-    "The rows of a file that can be used, by setting and seed; and what is wrong with the others."
+    "The rows of a file that match their hash, by setting and seed; and what is wrong with the others."
     try: rows = json.loads(path.read_text(encoding="utf-8"))["rows"]
     except FileNotFoundError: return {}, []
     except (OSError, ValueError, KeyError, TypeError) as e: return {}, [f"{path.name} cannot be read: {e!r}"]
     good, wrong = {}, []
     for k, row in enumerate(rows, 1):
-        if problem := _problem(study, row): wrong.append(f"{path.name}, row {k}, {problem}")
-        else: good[row["setting"], row["seed"]] = row
+        if isinstance(row, dict) and row.get("hash") == _hash(study, row): good[row["setting"], row["seed"]] = row
+        else: wrong.append(f"{path.name}, row {k}, does not match its hash")
     return good, wrong
 
 # %% ../nbs/32b_studies.ipynb #1b2059b8
-def _add(path: pathlib.Path, study: str, row: dict) -> None:
-    "Put a row into a study's file, whole or not at all, in the place of an older one for its setting and seed."
+def _add(path: pathlib.Path, study: str, *new: dict) -> None:
+    "Put rows into a study's file, whole or not at all, in the place of older ones; those that cannot be used go."
     path.parent.mkdir(parents=True, exist_ok=True)
     with FileLock(pathlib.Path(tempfile.gettempdir(), f"oplas-{_hash(str(path), {})}.lock")):
-        try: old = json.loads(path.read_text(encoding="utf-8"))["rows"]
-        except (OSError, ValueError, KeyError, TypeError): old = []
-        place = row["setting"], row["seed"]
-        kept = [r for r in old if not _problem(study, r) and (r["setting"], r["seed"]) != place]
-        rows = sorted([*kept, {**row, "hash": _hash(study, row)}], key=lambda r: (r["setting"], r["seed"]))
-        lines = ",\n ".join(json.dumps(r, ensure_ascii=False) for r in rows)
-        new = path.with_suffix(f".{os.getpid()}.tmp")
-        new.write_text(f'{{"study": {json.dumps(study)}, "rows": [\n {lines}\n]}}\n', encoding="utf-8")
-        os.replace(new, path)
+        rows = _read(path, study)[0]
+        rows |= {(row["setting"], row["seed"]): {**row, "hash": _hash(study, row)} for row in new}
+        lines = ",\n ".join(json.dumps(rows[job], ensure_ascii=False) for job in sorted(rows))
+        temporary = path.with_suffix(f".{os.getpid()}.tmp")
+        temporary.write_text(f'{{"study": {json.dumps(study)}, "rows": [\n {lines}\n]}}\n', encoding="utf-8")
+        os.replace(temporary, path)
 
 # %% ../nbs/32b_studies.ipynb #a63921e1
 def _numbers(found) -> dict[str, float]:
@@ -227,7 +219,7 @@ class Study:
     @cached_property
     def replicated(self) -> str:
         "By this build: yes, no, stale (the code has changed since) or missing (rows are)."
-        if self.problems or any(job not in self.rows for job in self.wanted): return "missing"
+        if "nothing is stored" in self.problems or any(job not in self.rows for job in self.wanted): return "missing"
         if any(row["key"] != self.keys[setting] for (setting, _), row in self.rows.items()): return "stale"
         return "no" if self.differences else "yes"
 
@@ -251,7 +243,8 @@ _SIGNS = {"yes": "✓ Replicated", "no": "✗ Not replicated", "stale": "○ Sta
 def _outcome(study: Study) -> str:
     "What this build found, in words."
     if study.replicated == "missing":
-        return f"Rows are missing; make evidence computes them ({'; '.join(study.problems[:3]) or 'not run yet'})"
+        lacking = sum(job not in study.rows for job in study.wanted) or len(study.wanted)
+        return f"{lacking} of {len(study.wanted)} rows are missing; make evidence computes them"
     if study.replicated == "stale": return "The code has changed since; make evidence runs it again"
     if not study.again: return "None was run again"
     first = ", ".join(dict.fromkeys(str(seed) for _, seed in study.again))
@@ -265,7 +258,8 @@ def _words(study: Study) -> str:
     "What stands on the page above the table."
     spent = sum(row["seconds"] for row in study.rows.values())
     stored = f"{len(study.seeds)} seeds ({study.text}), {spent:,.0f} s of work, the last on {study.date}"
-    return f"Study {study.name}: {stored}. {_outcome(study)}."
+    lacking = f" Not used: {'; '.join(study.problems[:3])}." if study.problems else ""
+    return f"Study {study.name}: {stored}. {_outcome(study)}.{lacking}"
 
 def _line(study: Study, wanted: str) -> list[tuple]:
     "The rows of the folded table for one setting: over all seeds, what is stored of this build's seed, this build."
@@ -316,11 +310,7 @@ class Studies:
         keys = {setting: code_key([run, dict(a)], versions=False)[:16] for setting, a in settings.items()}
         wanted = [(setting, seed) for setting in settings for seed in seeds]
         again = _run(run, settings, keys, wanted, place, progress)
-        rows, problems = _read(*place)
-        rows = {job: rows[job] for job in wanted if job in rows}
-        good = {job: row for job, row in again.items() if "failure" not in row}
-        if not rows: problems = [*problems, "nothing is stored"]
-        study = Study(place[1], rows or good, again, wanted, keys, problems)
+        study = _stored(place, again, wanted, keys)
         self.all.append(study)
         _show(study)
         return study
@@ -332,12 +322,22 @@ def _run(run, settings, keys, wanted, place, progress) -> dict[tuple, dict]:
     if only and only != place[1].partition("/")[2]: return {}
     jobs = wanted if full() else [job for job in wanted if job[1] == wanted[0][1]]
     if asked == "store":
-        rows, _ = _read(*place)
-        jobs = [job for job in wanted if rows.get(job, {}).get("key") != keys[job[0]]]
+        rows, problems = _read(*place)
+        if problems: _add(*place)  # leaves out what cannot be used
+        jobs = [job for job in wanted if "numbers" not in rows.get(job, {}) or rows[job]["key"] != keys[job[0]]]
     calls = [dict(setting=s, arguments=dict(settings[s]), key=keys[s], seed=seed) for s, seed in jobs]
     if asked == "store": calls = [dict(call, place=place) for call in calls]
     rows = dict(zip(jobs, _on_all_cores(partial(_row, run), calls, progress))) if jobs else {}
     return {} if asked == "store" else rows
+
+def _stored(place, again, wanted, keys) -> Study:
+    "The study as its file has it; where nothing is stored, what this build has found."
+    rows, problems = _read(*place)
+    rows = {job: rows[job] for job in wanted if job in rows}
+    failed = {job: row["failure"] for job, row in (rows or again).items() if "failure" in row}
+    problems += [f"{setting or place[1]}, seed {seed} failed: {why}" for (setting, seed), why in failed.items()]
+    good = {job: row for job, row in (rows or again).items() if job not in failed}
+    return Study(place[1], good, again, wanted, keys, problems + ["nothing is stored"] * (not rows))
 
 # %% ../nbs/32b_studies.ipynb #dfe407a4
 def run_page(path: str | os.PathLike,  # a notebook

@@ -132,7 +132,7 @@ def test_what_a_claim_says_cannot_break_the_page(text):
     from bs4 import BeautifulSoup
     c = book.Claim("t", None, text, text, text, False, text, 0, text)
     row = BeautifulSoup(book._table_html([book._cells(c)]), "html.parser").select("tbody td")
-    assert len(row) == 5 and row[0].get_text().startswith(text)
+    assert len(row) == 6 and row[0].get_text().startswith(text)
 
 
 # exercises

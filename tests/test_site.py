@@ -108,7 +108,7 @@ def test_a_chapter_shows_its_claims(site, chapter):
 
 def test_claims_file_has_the_promised_fields(site):
     assert claims()
-    for c in claims(): assert list(c) == ["chapter", "source", "statement", "published", "measured", "holds", "tolerance", "seed", "expected"]
+    for c in claims(): assert list(c) == ["chapter", "source", "statement", "published", "measured", "holds", "tolerance", "seed", "expected", "interval", "seeds", "date", "replicated"]
 
 
 def test_scoreboard_lists_every_claim_with_its_verdict(site):
@@ -128,6 +128,12 @@ def test_scoreboard_lists_every_claim_with_its_verdict(site):
 def test_verdicts_are_those_the_text_was_written_for(site, chapter):
     turned = [c["statement"] for c in claims() if c["chapter"] == chapter and c["holds"] != c["expected"]]
     assert not turned, f"read the text of {chapter} again"
+
+
+def test_every_study_is_replicated(site):
+    "A build runs one seed of each study again. What differs, or is of another program, or was never computed, is mended or measured anew."
+    bad = [d.select_one("summary").get_text() for f in sorted(SITE.glob("*.html")) for d in soup(f.stem).select("details.study") if "yes" not in d["class"]]
+    assert not bad and {c["replicated"] for c in claims()} <= {None, "yes"}
 
 
 def test_claims_survive_the_execution_cache(site, tmp_path):

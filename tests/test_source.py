@@ -187,7 +187,7 @@ def test_the_key_is_the_same_in_another_process(tmp_path):
 NOTEBOOK = """
     from oplas import autoencoders
     from oplas.cache import code_key
-    from oplas.kit import sweep
+    from oplas.studies import sweep
     factor = 2
     def train(width): return width * factor
     def keys(seed): return code_key(train), code_key(autoencoders._trained)
