@@ -28,7 +28,7 @@ from .widgets import grid
 __all__ = ['BLOCK', 'RULES', 'JOINT', 'ATTRIBUTES', 'LOW', 'HIGH', 'NETWORKS', 'attribute_loss', 'bars_split', 'attributes_of',
            'to_index', 'from_index', 'RecurrentEncoder', 'RecurrentDecoder', 'Residual', 'ParallelEncoder',
            'parallel_decoder', 'BarVAE', 'transposed', 'bar_loss', 'shaping_terms', 'train_bars', 'load_bars',
-           'normal_ceiling', 'turn_control', 'expected_attributes', 'turn_loss', 'geodesic_loss', 'bar_sliders']
+           'turn_control', 'normal_ceiling', 'expected_attributes', 'turn_loss', 'geodesic_loss', 'bar_sliders']
 
 # %% ../nbs/05_attributes.ipynb #47be4e37
 def attribute_loss(z: torch.Tensor,   # one dimension of the codes, (..., n)
@@ -171,12 +171,13 @@ class ParallelEncoder(nn.Module):
         self.where = nn.EmbeddingBag(ticks * words, hidden, mode="sum")
         self.anywhere = nn.Embedding(words, pooled)
         for table in (self.where, self.anywhere): nn.init.normal_(table.weight, std=.1)
-        self.join = nn.Linear(pooled, hidden)
+        self.join, self.past = nn.Linear(pooled, hidden), nn.Linear(pooled, 2 * dim)
         self.head = nn.Sequential(Residual(hidden), nn.LayerNorm(hidden), nn.Linear(hidden, 2 * dim))
         self.register_buffer("first", words * torch.arange(ticks))  # row of each tick in `where`
 
     def forward(self, index):  # (n, ticks) -> (n, 2 · dim)
-        return self.head(self.where(index + self.first) + self.join(self.anywhere(index).amax(1)))
+        highest = self.anywhere(index).amax(1)
+        return self.head(self.where(index + self.first) + self.join(highest)) + self.past(highest)
 
 # %% ../nbs/05_attributes.ipynb #0d76ad29
 def parallel_decoder(ticks: int, words: int, dim: int,  # ticks, size of the vocabulary, of the code
@@ -335,15 +336,6 @@ def load_bars(seed: int = 0,      # of the training
     model.load_state_dict(state)
     return model.eval()
 
-# %% ../nbs/05_attributes.ipynb #ff1d6953
-def normal_ceiling(a,       # an attribute of many items, (n,)
-                  ) -> float:
-    "R² of `a` and a standard normal dimension in the same order. ValueError if `a` is constant."
-    a = np.sort(np.asarray(a, dtype=float))
-    if a.ndim != 1 or not len(a) or not a[0] < a[-1]:  # NaN stands last, and is not greater
-        raise ValueError(f"a must be numbers, two of them different, got shape {a.shape}")
-    return float(np.corrcoef(norm.ppf((np.arange(len(a)) + .5) / len(a)), a)[0, 1] ** 2)
-
 # %% ../nbs/05_attributes.ipynb #bba05821
 @torch.no_grad()
 def turn_control(decode: Callable,          # codes (n, dim) → bars (n, ticks)
@@ -360,6 +352,15 @@ def turn_control(decode: Callable,          # codes (n, dim) → bars (n, ticks)
         size = np.sqrt((ranks ** 2).sum(1) * (steps ** 2).sum())
         out.append((ranks * steps[:, None]).sum(1) / np.maximum(size, 1e-12))
     return np.stack(out, 1)
+
+# %% ../nbs/05_attributes.ipynb #ff1d6953
+def normal_ceiling(a,       # an attribute of many items, (n,)
+                  ) -> float:
+    "R² of `a` and a standard normal dimension in the same order. ValueError if `a` is constant."
+    a = np.sort(np.asarray(a, dtype=float))
+    if a.ndim != 1 or not len(a) or not a[0] < a[-1]:  # NaN stands last, and is not greater
+        raise ValueError(f"a must be numbers, two of them different, got shape {a.shape}")
+    return float(np.corrcoef(norm.ppf((np.arange(len(a)) + .5) / len(a)), a)[0, 1] ** 2)
 
 # %% ../nbs/05_attributes.ipynb #29ffd87e
 def expected_attributes(logits: torch.Tensor,  # scores, (..., ticks, words)
