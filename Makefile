@@ -14,9 +14,9 @@ book: $(READY) package  ## run every notebook and build the book into _build/htm
 	@$(BOOK)
 	@echo "The book is built. Open file://$(CURDIR)/_build/html/index.html"
 
-test: $(READY) package  ## run the tests in the notebooks (nbdev_test), then those in tests/ (pytest)
-	$(BIN)/nbdev_test --n_workers 0
-	$(BIN)/python -m pytest tests
+test: book  ## run the tests in the notebooks (nbdev_test), then those in tests/ (pytest), which look at the book
+	$(BIN)/nbdev_test --n_workers 2
+	$(BIN)/python -m pytest tests -n 2 --dist worksteal
 
 PAGE ?= $(patsubst nbs/%.ipynb,%,$(shell grep -lE '\bstudy\(' nbs/*.ipynb))
 STUDIES = $(BIN)/python -c 'import sys, oplas.studies; sys.exit(oplas.studies.main(sys.argv[1:]))' $(PAGE)

@@ -28,7 +28,7 @@ from .widgets import grid
 __all__ = ['BLOCK', 'RULES', 'JOINT', 'ATTRIBUTES', 'LOW', 'HIGH', 'NETWORKS', 'attribute_loss', 'bars_split', 'attributes_of',
            'to_index', 'from_index', 'RecurrentEncoder', 'RecurrentDecoder', 'Residual', 'ParallelEncoder',
            'parallel_decoder', 'BarVAE', 'transposed', 'bar_loss', 'shaping_terms', 'train_bars', 'load_bars',
-           'normal_ceiling', 'turn_control', 'expected_attributes', 'turn_loss', 'geodesic_loss', 'bar_sliders']
+           'turn_control', 'normal_ceiling', 'expected_attributes', 'turn_loss', 'geodesic_loss', 'bar_sliders']
 
 # %% ../nbs/05_attributes.ipynb #47be4e37
 def attribute_loss(z: torch.Tensor,   # one dimension of the codes, (..., n)
@@ -126,7 +126,7 @@ def from_index(index: torch.Tensor,  # as `to_index` gives
 class RecurrentEncoder(nn.Module):
     "A bidirectional GRU over the ticks (Roberts et al. 2018)."
     def __init__(self, ticks: int, words: int, dim: int,  # ticks, size of the vocabulary, of the code
-                 hidden: int = 128, embedded: int = 32):  # sizes inside
+                 hidden: int = 64, embedded: int = 32):  # sizes inside
         super().__init__()
         self.words = nn.Embedding(words, embedded)
         self.gru = nn.GRU(embedded, hidden, bidirectional=True, batch_first=True)
@@ -139,7 +139,7 @@ class RecurrentEncoder(nn.Module):
 class RecurrentDecoder(nn.Module):
     "A GRU over the four beats, and from each beat one over its ticks (Roberts et al. 2018)."
     def __init__(self, ticks: int, words: int, dim: int,  # ticks, size of the vocabulary, of the code
-                 hidden: int = 128):                      # size inside
+                 hidden: int = 64):                       # size inside
         super().__init__()
         self.per_beat = ticks // 4
         self.start, self.beats = nn.Linear(dim, hidden), nn.GRU(dim, hidden, batch_first=True)
@@ -166,25 +166,27 @@ class Residual(nn.Module):
 class ParallelEncoder(nn.Module):
     "All ticks at once: which token where, and which tokens anywhere."
     def __init__(self, ticks: int, words: int, dim: int,  # ticks, size of the vocabulary, of the code
-                 hidden: int = 256, pooled: int = 64):    # sizes inside
+                 hidden: int = 192, pooled: int = 64):    # sizes inside
         super().__init__()
         self.where = nn.EmbeddingBag(ticks * words, hidden, mode="sum")
         self.anywhere = nn.Embedding(words, pooled)
         for table in (self.where, self.anywhere): nn.init.normal_(table.weight, std=.1)
-        self.join = nn.Linear(pooled, hidden)
+        self.join, self.past = nn.Linear(pooled, hidden), nn.Linear(pooled, 2 * dim)
         self.head = nn.Sequential(Residual(hidden), nn.LayerNorm(hidden), nn.Linear(hidden, 2 * dim))
         self.register_buffer("first", words * torch.arange(ticks))  # row of each tick in `where`
 
     def forward(self, index):  # (n, ticks) -> (n, 2 · dim)
-        return self.head(self.where(index + self.first) + self.join(self.anywhere(index).amax(1)))
+        highest = self.anywhere(index).amax(1)
+        return self.head(self.where(index + self.first) + self.join(highest)) + self.past(highest)
 
 # %% ../nbs/05_attributes.ipynb #0d76ad29
 def parallel_decoder(ticks: int, words: int, dim: int,  # ticks, size of the vocabulary, of the code
-                     hidden: int = 256,                 # size inside
+                     hidden: int = 192, narrow: int = 24,  # sizes inside
                     ) -> nn.Module:                     # (n, dim) → (n, ticks, words)
-    "All ticks at once."
+    "All ticks at once; the last layer is the same for every tick."
     return nn.Sequential(nn.Linear(dim, hidden), Residual(hidden), nn.LayerNorm(hidden),
-                         nn.Linear(hidden, ticks * words), nn.Unflatten(-1, (ticks, words)))
+                         nn.Linear(hidden, ticks * narrow), nn.Unflatten(-1, (ticks, narrow)),
+                         nn.Linear(narrow, words))
 
 # %% ../nbs/05_attributes.ipynb #047e4116
 NETWORKS = {"parallel": (ParallelEncoder, parallel_decoder),
@@ -212,7 +214,7 @@ class BarVAE(Savable, nn.Module):
         "Where the code of a bar lies. ValueError on bars of another length or with unknown tokens."
         index = to_index(tokens, self.low, self.high)
         mu, logvar = self.encoder(shaped("tokens", index, "n", self.ticks)).chunk(2, -1)
-        return mu, logvar.clamp(-12, 4)
+        return mu, (logvar - 4).clamp(-12, 4)  # narrow at first
 
     def logits(self, z: torch.Tensor) -> torch.Tensor:  # codes, (n, dim) -> scores, (n, ticks, words)
         "How likely each token is at each tick. ValueError on codes of another size."
@@ -265,7 +267,7 @@ def shaping_terms(model: BarVAE,
                   dims: Mapping[str, int],  # attribute → its dimension
                   scale,                    # standard deviation of each attribute, (k,)
                   rule: str = "distance",   # key of `RULES`
-                  weight: float = 40.,      # of the attribute loss
+                  weight: float = 10.,      # of the attribute loss
                   turn: float = 4.,         # of the turn loss, on a quarter of the batch
                   geodesic: float = 0.,     # of the geodesic loss, on a quarter of the batch
                  ) -> dict:                 # name → its weight and its value; {} without attributes
@@ -284,8 +286,8 @@ def shaping_terms(model: BarVAE,
 def train_bars(tokens,                          # bars to learn from, (n, ticks)
                dims: Mapping[str, int] = JOINT, # attribute, a name or a function → its dimension, from 0
                kind: str = "parallel",          # or "recurrent"
-               epochs: int = 50,                # times to go through the bars
-               batch_size: int = 256,           # bars in a batch
+               epochs: int = 16,                # times to go through the bars
+               batch_size: int = 128,           # bars in a batch
                seed: int = 0,                   # of the starting weights, batches and noise
                progress: bool | None = None,    # show a bar; None: if it takes over a second
                **settings,                      # of `bar_loss`: rule, weight, turn, geodesic, beta
@@ -334,15 +336,6 @@ def load_bars(seed: int = 0,      # of the training
     model.load_state_dict(state)
     return model.eval()
 
-# %% ../nbs/05_attributes.ipynb #ff1d6953
-def normal_ceiling(a,       # an attribute of many items, (n,)
-                  ) -> float:
-    "R² of `a` and a standard normal dimension in the same order. ValueError if `a` is constant."
-    a = np.sort(np.asarray(a, dtype=float))
-    if a.ndim != 1 or not len(a) or not a[0] < a[-1]:  # NaN stands last, and is not greater
-        raise ValueError(f"a must be numbers, two of them different, got shape {a.shape}")
-    return float(np.corrcoef(norm.ppf((np.arange(len(a)) + .5) / len(a)), a)[0, 1] ** 2)
-
 # %% ../nbs/05_attributes.ipynb #bba05821
 @torch.no_grad()
 def turn_control(decode: Callable,          # codes (n, dim) → bars (n, ticks)
@@ -359,6 +352,15 @@ def turn_control(decode: Callable,          # codes (n, dim) → bars (n, ticks)
         size = np.sqrt((ranks ** 2).sum(1) * (steps ** 2).sum())
         out.append((ranks * steps[:, None]).sum(1) / np.maximum(size, 1e-12))
     return np.stack(out, 1)
+
+# %% ../nbs/05_attributes.ipynb #ff1d6953
+def normal_ceiling(a,       # an attribute of many items, (n,)
+                  ) -> float:
+    "R² of `a` and a standard normal dimension in the same order. ValueError if `a` is constant."
+    a = np.sort(np.asarray(a, dtype=float))
+    if a.ndim != 1 or not len(a) or not a[0] < a[-1]:  # NaN stands last, and is not greater
+        raise ValueError(f"a must be numbers, two of them different, got shape {a.shape}")
+    return float(np.corrcoef(norm.ppf((np.arange(len(a)) + .5) / len(a)), a)[0, 1] ** 2)
 
 # %% ../nbs/05_attributes.ipynb #29ffd87e
 def expected_attributes(logits: torch.Tensor,  # scores, (..., ticks, words)

@@ -80,7 +80,7 @@ _tool = partial(Page, part="Toolbox")
 TOOLBOX = (
     _tool("20_checks", title="Checks"), _tool("21_machine", title="The machine"),
     _tool("21b_source", title="Source"), _tool("22_cache", title="The cache"),
-    _tool("23_training", title="Training"), _tool("24_plots", title="Plots"),
+    _tool("23_training", title="Training"), _tool("23b_muon", title="Muon"), _tool("24_plots", title="Plots"),
     _tool("25_pictures", title="Pictures and splits"), _tool("26_strings", title="Strings", extras=_SOUND),
     _tool("27_audio", title="Audio", extras=_SOUND), _tool("28_music", title="Music", extras=_MUSIC),
     _tool("29_tunes", title="Tunes", extras=_MUSIC), _tool("30_metrics", title="Metrics"),

@@ -13,7 +13,7 @@ import torch.nn as nn
 from torch.func import functional_call, stack_module_state, vmap
 from .checks import finite, one_of, positive, shaped, whole
 from .strings import pluck
-from .machine import one_thread
+from .machine import bar, one_thread
 from .plots import INK, PALETTE
 
 # %% auto #0
@@ -396,26 +396,27 @@ def anneal(params,          # what is learned, as an optimiser takes it
            steps: int,
            lr: float,       # learning rate at the start
            watch: Callable = lambda step: None,  # called before each step
+           progress: bool | None = None,  # None: shown if it takes over a second, unless TQDM_DISABLE=1
           ) -> None:
     "Minimise a loss of no data by AdamW; the learning rate falls to 0 along a cosine."
     optimizer = torch.optim.AdamW(params, lr=lr, betas=(.9, .95), weight_decay=0., fused=True)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps)
     with one_thread():
-        for step in range(steps):
+        for step in bar(progress, iterable=range(steps), unit="step"):
             watch(step)
             optimizer.zero_grad()
             loss(step / steps).backward()
             optimizer.step()
             schedule.step()
 
-def _train_rings(rings, steps, lr, loss, frames=48):
+def _train_rings(rings, steps, lr, loss, progress=None, frames=48):
     "Train all rings; the steps that were kept, closer together at first, and points and targets there."
     kept, history = sorted({round(steps ** (i / frames)) for i in range(frames + 1)} | {0}), []
     @torch.no_grad()
     def watch(step):
         if step == kept[len(history)]: history.append(rings())
-    def total(progress): return rings(then=lambda out: loss(*out, progress)).sum()
-    anneal(rings.parameters(), total, steps, lr, watch)
+    def total(done): return rings(then=lambda out: loss(*out, done)).sum()
+    anneal(rings.parameters(), total, steps, lr, watch, progress)
     watch(steps)
     return kept, *(torch.stack(each) for each in zip(*history))
 
@@ -426,7 +427,8 @@ def stargate(n_points: int = 16,                 # on the line, 3 or more
              seeds: int | Sequence[int] = 0,     # one run each; all are trained together
              steps: int = 2000,                  # of AdamW, all points at once
              lr: float = .03,                    # at the start; falls to 0 along a cosine
-             loss: Callable = ring_loss,         # (z, T(z), progress) -> a number
+             loss: Callable = ring_loss,         # (z, T(z), share of the training that is done) -> a number
+             progress: bool | None = None,       # None: shown if it takes over a second, unless TQDM_DISABLE=1
             ) -> Stargate:
     """Learn h and T with T(h(yᵢ)) = h(yᵢ₊₁) round a ring, from points on a line.
 
@@ -435,7 +437,7 @@ def stargate(n_points: int = 16,                 # on the line, 3 or more
     y, seeds = line(n_points, dim), _runs(seeds, operator, steps, lr)
     turn = operator or functools.partial(FiLMR, affine=False)
     rings = Stack(lambda: _Ring(y, encoder(dim), turn(dim)), seeds)
-    kept, z, targets = _train_rings(rings, steps, lr, loss)
+    kept, z, targets = _train_rings(rings, steps, lr, loss, progress)
     quality, learned = _quality(rings, z[-1]), rings.unstack()
     return Stargate(seeds, kept, z, targets, quality, [r.T for r in learned], [r.h for r in learned])
 
@@ -478,9 +480,6 @@ class Stargate:
         "Seed, quality and verdict."
         return {"seed": list(self.seeds)} | self.quality.to_dict()
 
-    def plot(self, run: int = 0): return _plot_stargate(self, run)  # a matplotlib figure
-    def animate(self, run: int = 0): return _animate_stargate(self, run)  # an IPython `HTML`
-
 # %% ../nbs/08_rotations.ipynb #81e7a8f9
 def _shown(result, run):
     "Points and targets of one run, (2, frames, n, 2): as they are in 2-D, else in the last ring's plane."
@@ -503,7 +502,7 @@ def _draw_ring(ax, z, targets=None, numbers=False):
 
 def _verdict(result, run): return "locked" if result.locked[run] else "not locked"
 
-def _plot_stargate(result, run):
+def _plot_stargate(result, run: int = 0):  # a matplotlib figure
     import matplotlib.pyplot as plt
     z, targets = _shown(result, run)
     fig = plt.figure(figsize=(7.2, 3.4), layout="constrained")
@@ -521,7 +520,7 @@ def _plot_stargate(result, run):
     fig.supylabel("second coordinate", fontsize=9)
     return fig
 
-def _animate_stargate(result, run):
+def _animate_stargate(result, run: int = 0):  # an IPython `HTML`
     from oplas.widgets import animation
     points = torch.nan_to_num(_shown(result, run))
     edge = 1.5 * max(1., float(points[0, -1].abs().max()))  # what is further out waits at the edge
@@ -529,6 +528,9 @@ def _animate_stargate(result, run):
     steps, names = [f"step {s}" for s in result.steps], [str(i) for i in range(z.shape[1])]
     alt = f"{len(names)} points move as they learn; at the end the ring is {_verdict(result, run)}"
     return animation(z, targets=targets, labels=names, captions=steps, seconds=9., alt=alt)
+
+# added here and not in the class: what is measured must not depend on how it is drawn
+Stargate.plot, Stargate.animate = _plot_stargate, _animate_stargate
 
 # %% ../nbs/08_rotations.ipynb #74ba116d
 NOTE_NAMES = ("C", "C♯", "D", "E♭", "E", "F", "F♯", "G", "A♭", "A", "B♭", "B")  #: pitch classes 0 … 11

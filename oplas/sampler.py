@@ -15,8 +15,9 @@ from .checks import number, one_of, shaped, whole
 from .divergences import mmd2_normal
 from .kit import in_threads
 from .models import Savable, fresh
+from .muon import muon
 from .strings import FACTORS, Notes, plucks
-from .training import fit, muon
+from .training import fit
 from .widgets import grid
 
 # %% auto #0

@@ -59,7 +59,7 @@ _LAST = {}  # in a worker: the function of its last call, with what that has cac
 
 def _as_on_the_page(home, cells, program, arguments):
     "Call a function in a worker that knows the source of the page's cells too: the cache's key needs it."
-    if os.getpid() != home:
+    if os.getpid() != home:  # on one core the page works itself
         os.environ["TQDM_DISABLE"] = "1"  # the page has one bar, of the sweep
         if cells: sys.modules["__main__"].In = cells
     if program not in _LAST:

@@ -15,7 +15,7 @@ from .checks import finite, positive, whole
 from .machine import bar, device, one_thread, own_randomness, seed_everything
 
 # %% auto #0
-__all__ = ['History', 'NonFiniteLoss', 'adamw', 'one_cycle', 'fit', 'Muon', 'muon']
+__all__ = ['History', 'NonFiniteLoss', 'adamw', 'one_cycle', 'fit']
 
 # %% ../nbs/23_training.ipynb #d85a1175
 @dataclasses.dataclass
@@ -214,37 +214,6 @@ def fit(model: nn.Module,  # trained in place; ends on `device()` (or the fabric
         with one_thread(), own_randomness(), shown: _loop(run, watch, kept, shown)
     finally: model.eval()
     return run.history
-
-# %% ../nbs/23_training.ipynb #adf2ed79
-def _orthogonal(m: torch.Tensor) -> torch.Tensor:
-    "About the nearest matrix with orthonormal rows or columns, by five rounds of Newton and Schulz."
-    if len(m) > m.shape[1]: return _orthogonal(m.T).T
-    m, one = m / (m.norm() + 1e-7), torch.eye(len(m), device=m.device)
-    gram, turn = m @ m.T, one
-    for _ in range(5):
-        p = 3.4445 * one - 4.775 * gram + 2.0315 * gram @ gram
-        gram, turn = p @ gram @ p, p @ turn
-    return turn @ m
-
-# %% ../nbs/23_training.ipynb #a940c3d3
-class Muon(torch.optim.AdamW):
-    "Orthogonal steps for matrices (Jordan et al. 2024), of the size of Adam's (Liu et al. 2025); AdamW for the rest."
-    @torch.no_grad()
-    def step(self, closure=None):
-        "One step. The gradients of matrices are used up."
-        for group in self.param_groups:
-            momentum = group["betas"][0]
-            for p in group["params"]:
-                if p.ndim < 2 or p.grad is None: continue
-                mean = self.state[p].setdefault("momentum", torch.zeros_like(p)).lerp_(p.grad, 1 - momentum)
-                step = _orthogonal(p.grad.lerp(mean, momentum).flatten(1))
-                p.sub_(step.reshape(p.shape), alpha=group["lr"] * .2 * max(step.shape) ** .5)
-                p.grad = None
-        return super().step(closure)
-
-def muon(weights, lr: float) -> torch.optim.Optimizer:
-    "Muon, for `fit`."
-    return Muon(weights, lr=lr, fused=True)
 
 # %% ../nbs/23_training.ipynb #c1d86703
 class _Checkpoint:

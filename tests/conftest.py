@@ -4,6 +4,7 @@ from pathlib import Path
 from urllib.parse import unquote
 
 import hypothesis, pytest
+from filelock import FileLock
 
 hypothesis.settings.register_profile("oplas", deadline=None)     # a busy machine is no failure
 hypothesis.settings.load_profile("oplas")
@@ -20,8 +21,9 @@ def need(found, what):
 
 @pytest.fixture(scope="session")
 def site():
-    "The built book, as `make book` leaves it; seconds if nothing changed."
-    subprocess.run(["make", "book"], cwd=ROOT, check=True)
+    "The built book, as `make book` leaves it; seconds if nothing changed. Workers (`-n 2`) find it built: a build writes the package, which they import."
+    if "PYTEST_XDIST_WORKER" not in os.environ: subprocess.run(["make", "book"], cwd=ROOT, check=True)
+    assert SITE.exists(), "the book is not built; make test builds it before the workers start"
     return SITE
 
 
@@ -47,8 +49,9 @@ def npm_copies():
     folder.mkdir(parents=True, exist_ok=True)
     wanted = {(name, version) for name, version, _ in CDN.findall((ROOT / "_config.yml").read_text())}
     archive = lambda name, version: folder / f"{name.lstrip('@').replace('/', '-')}-{version}.tgz"
-    missing = [f"{n}@{v}" for n, v in wanted if not archive(n, v).exists()]
-    if missing: subprocess.run([npm, "pack", "--silent", *missing], cwd=folder, check=True, stdout=subprocess.DEVNULL)
+    with FileLock(folder / ".lock"):                 # of two workers, one asks
+        missing = [f"{n}@{v}" for n, v in wanted if not archive(n, v).exists()]
+        if missing: subprocess.run([npm, "pack", "--silent", *missing], cwd=folder, check=True, stdout=subprocess.DEVNULL)
     opened = {nv: tarfile.open(archive(*nv)) for nv in wanted}
 
     def read(address):

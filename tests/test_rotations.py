@@ -863,11 +863,18 @@ def test_bad_rings(z):
 
 @pytest.mark.parametrize("name, values", {"n_points": [2, 0, -1, 3.5, None, True], "steps": [0, -1, 1.5, None, True],
                                           "seeds": [(), [], range(0), 1.5, None, "a", [1.5], True, [True]],
-                                          "operator": [3, "FiLMR"],
+                                          "operator": [3, "FiLMR"], "progress": ["yes", 2],
                                           "lr": [0, -.1, math.nan, math.inf, "a"]}.items())
 def test_bad_stargates(name, values):
     for value in values:
         with pytest.raises(ValueError, match=name): stargate(**{"n_points": 4, "steps": 1} | {name: value})
+
+
+def test_a_bar_shows_how_far_the_rings_are_and_changes_nothing(capsys):
+    shown, quiet = (stargate(4, steps=3, progress=progress).z for progress in (True, False))
+    assert "3/3" in capsys.readouterr().err and torch.equal(shown, quiet)
+    stargate(4, steps=3)                             # it takes less than a second
+    assert "step" not in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("layer", [FiLM(4), FiLMR(4), FiLMR(4, affine=False), SquareMatrix(4)], ids=["FiLM", "FiLMR", "rotation", "matrix"])

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
+from scipy.signal import fftconvolve, zoom_fft
 
 from oplas import strings
 from oplas.strings import FACTORS, Notes, pluck, plucks
@@ -43,9 +44,9 @@ def test_sounds_are_clean(notes):
 def test_in_tune_within_three_cents(notes):
     size, off = 1 << 20, []
     for sound, midi in zip(notes.audio[:, LEAD:-FADE].double().numpy(), notes.midi.tolist()):
-        spectrum = np.abs(np.fft.rfft(sound * np.hanning(len(sound)), size))
         near = np.arange(int(hertz(midi - 1) * size / RATE), int(hertz(midi + 1) * size / RATE))
-        off.append(1200 * np.log2(near[spectrum[near].argmax()] * RATE / size / hertz(midi)))
+        spectrum = np.abs(zoom_fft(sound * np.hanning(len(sound)), [near[0], near[-1] + 1], len(near), fs=size))
+        off.append(1200 * np.log2(near[spectrum.argmax()] * RATE / size / hertz(midi)))
     assert np.abs(off).max() < 3 and np.median(np.abs(off)) < .2
 
 def test_partials_are_in_tune():  # the all-pass is exact for the fundamental alone
@@ -63,7 +64,7 @@ def test_decay_is_as_asked(notes):
         wave = np.exp(-2j * np.pi * hertz(midi) / RATE * np.arange(len(sound)))
         start, length = int(.12 * RATE), int(.7 * 2 ** decay * RATE)                     # after the knock, for 42 dB
         piece = (sound * wave)[start:start + length + 1102]
-        level = 20 * np.log10(abs(np.convolve(piece, np.hanning(1103), "valid")))
+        level = 20 * np.log10(abs(fftconvolve(piece, np.hanning(1103), "valid")))
         ratio.append(-60 / np.polyfit(np.arange(len(level)), level, 1)[0] / RATE / 2 ** decay)
     assert .97 < min(ratio) and max(ratio) < 1.03
 
@@ -71,8 +72,7 @@ def test_decay_is_as_asked(notes):
 def test_every_loop_is_stable(decay):
     for midi in np.arange(48, 83.01, .25):
         b, a = strings._string(hertz(midi), decay)
-        w = np.linspace(0, np.pi, 4000)
-        gain = abs(np.exp(-1j * np.outer(w, np.arange(len(a)))) @ (a - np.r_[b, np.zeros(len(a) - 2)])) / abs(b[0] + b[1] * np.exp(-1j * w))
+        gain = abs(np.fft.rfft(a - np.r_[b, np.zeros(len(a) - 2)], 8192)) / abs(np.fft.rfft(b, 8192))
         assert gain.max() < 1
 
 def test_determinism(cache, notes, monkeypatch, tmp_path):

@@ -314,23 +314,25 @@ PAGE = [["#| hide\nfrom oplas.studies import Studies\nstudy = Studies('99_test',
         ["print('on the page')\nhalves = study('halves', half, range(4))"], ["assert False, 'what comes after the last study does not run'"]]
 
 
-@pytest.mark.parametrize("break_it", [False, True])
-def test_the_evidence_of_a_page_is_computed_by_its_cells(tmp_path, break_it):
-    "In a real process, as `make evidence` does: cells up to the last study, and an exit code."
+def test_the_evidence_of_pages_is_computed_by_their_cells(tmp_path, monkeypatch, capfd):
+    "Each page in a process of its own, as in `make evidence`: cells up to the last study; the exit code counts the pages that fail."
     import nbformat
     (tmp_path / "nbs").mkdir()
     sources = [s[0].replace("FOLDER", repr(str(tmp_path))) for s in PAGE]
-    if break_it: sources[2] += "\nraise RuntimeError('broken')"
-    nbformat.write(nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(s) for s in sources]), tmp_path / "nbs/99_test.ipynb")
-    def run(**env):
-        code = "import sys, oplas.studies; sys.exit(oplas.studies.main(['99_test']))"
-        return subprocess.run([sys.executable, "-c", code], cwd=tmp_path, env={**os.environ, "PYTHONPATH": str(ROOT), "TQDM_DISABLE": "1", **env}, capture_output=True, text=True)
-    stored = run(OPLAS_EVIDENCE="store")
-    if break_it: assert stored.returncode == 1 and "a cell of 99_test.ipynb fails" in stored.stderr and "broken" in stored.stderr
-    else:
-        assert stored.returncode == 0 and "on the page" not in stored.stdout and "4 seeds (0–3)" in stored.stdout, stored.stderr
-        again = run(OPLAS_FULL="1")
-        assert again.returncode == 0 and "ran seed 0, 1, 2, 3 again: of 4 numbers, all are the same" in again.stdout
+    broken = [*sources[:2], sources[2] + "\nraise RuntimeError('broken')", *sources[3:]]
+    for name, texts in {"98_broken": broken, "99_test": sources}.items():
+        nbformat.write(nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(s) for s in texts]), tmp_path / f"nbs/{name}.ipynb")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("PYTHONPATH", str(ROOT))
+    monkeypatch.setenv("OPLAS_EVIDENCE", "store")
+    assert studies.main(["98_broken", "99_test"]) == 1
+    out, err = capfd.readouterr()
+    assert "a cell of 98_broken.ipynb fails" in err and "broken" in err
+    assert "on the page" not in out and "4 seeds (0–3)" in out
+    monkeypatch.setenv("OPLAS_EVIDENCE", "")
+    monkeypatch.setenv("OPLAS_FULL", "1")
+    assert studies.main(["99_test"]) == 0
+    assert "ran seed 0, 1, 2, 3 again: of 4 numbers, all are the same" in capfd.readouterr().out
 
 
 def test_the_evidence_of_the_package_is_whole():
