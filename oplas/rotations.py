@@ -503,6 +503,7 @@ def _draw_ring(ax, z, targets=None, numbers=False):
 def _verdict(result, run): return "locked" if result.locked[run] else "not locked"
 
 def _plot_stargate(result, run: int = 0):  # a matplotlib figure
+    "Seven panels of one run as it learns."
     import matplotlib.pyplot as plt
     z, targets = _shown(result, run)
     fig = plt.figure(figsize=(7.2, 3.4), layout="constrained")
@@ -521,6 +522,7 @@ def _plot_stargate(result, run: int = 0):  # a matplotlib figure
     return fig
 
 def _animate_stargate(result, run: int = 0):  # an IPython `HTML`
+    "One run as it learns, as a film."
     from oplas.widgets import animation
     points = torch.nan_to_num(_shown(result, run))
     edge = 1.5 * max(1., float(points[0, -1].abs().max()))  # what is further out waits at the edge
