@@ -473,6 +473,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '', 'doc_host': '', 'git_url
                               'oplas.source._codes': ('source.html#_codes', 'oplas/source.py'),
                               'oplas.source._compiled': ('source.html#_compiled', 'oplas/source.py'),
                               'oplas.source._imported': ('source.html#_imported', 'oplas/source.py'),
+                              'oplas.source._imports': ('source.html#_imports', 'oplas/source.py'),
                               'oplas.source._next': ('source.html#_next', 'oplas/source.py'),
                               'oplas.source._ours': ('source.html#_ours', 'oplas/source.py'),
                               'oplas.source._submodule': ('source.html#_submodule', 'oplas/source.py'),

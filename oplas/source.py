@@ -28,11 +28,13 @@ def code_of(text: str,  # a program
     "What a program does, as a text. SyntaxError if it is none."
     return _words(parsed(text))
 
-def _words(node) -> str:
+@functools.cache  # a tree is kept, see above
+def _words(node: ast.AST) -> str:
     "A tree as a text, the same under every version of Python, since what is empty is left out."
-    if isinstance(node, list): return f"[{', '.join(map(_words, node))}]"
-    if not isinstance(node, ast.AST): return repr(node)
-    inside = (f"{k}={_words(v)}" for k, v in ast.iter_fields(node) if v is not None and v != [])
+    def word(v):
+        if isinstance(v, list): return f"[{', '.join(map(word, v))}]"
+        return _words(v) if isinstance(v, ast.AST) else repr(v)
+    inside = (f"{k}={word(v)}" for k, v in ast.iter_fields(node) if v is not None and v != [])
     return f"{type(node).__name__}({', '.join(inside)})"
 
 # %% ../nbs/21b_source.ipynb #293d70f7
@@ -50,6 +52,7 @@ def _bound(text):
     try: return {name: node for node in parsed(text).body for name in _binds(node)}
     except SyntaxError: return {}
 
+@functools.cache
 def _uses(node):
     "Names that a definition takes from outside, in order: those that it reads and does not bind itself."
     names = [n for n in ast.walk(node) if isinstance(n, ast.Name)]
@@ -143,9 +146,13 @@ def _next(module, name, code):
     if isinstance(node, (ast.Import, ast.ImportFrom)): return [_imported(node, module)[name]]
     _check_loaded(module, name, texts)
     code.add(f"{name} {_words(node)}")
-    inside = [n for n in ast.walk(node) if isinstance(n, (ast.Import, ast.ImportFrom))]
-    places = [place for n in inside for place in _imported(n, module).values()]
+    places = [place for n in _imports(node) for place in _imported(n, module).values()]
     return places + [(module, n) for n in _uses(node) if n in bound]
+
+@functools.cache
+def _imports(node):
+    "The import statements inside a definition."
+    return [n for n in ast.walk(node) if isinstance(n, (ast.Import, ast.ImportFrom))]
 
 def _submodule(module, name):
     "A module of a package, as what is imported from it may be one; of Python's own names, nothing."
