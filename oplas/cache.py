@@ -166,6 +166,7 @@ def load_or_train(name: str,  # what is trained; begins the file's name
     return out
 
 @own_randomness()
+@torch.enable_grad()  # a model may be asked for where no gradients are wanted, and not be there yet
 def _trained(train, config):
     "What `train` returns, if it starts from seed 0. ValueError unless it is a dict of tensors by name."
     seed_everything(0)

@@ -480,6 +480,9 @@ class Stargate:
         "Seed, quality and verdict."
         return {"seed": list(self.seeds)} | self.quality.to_dict()
 
+    def plot(self, run: int = 0): return _plot_stargate(self, run)  # a matplotlib figure
+    def animate(self, run: int = 0): return _animate_stargate(self, run)  # an IPython `HTML`
+
 # %% ../nbs/08_rotations.ipynb #81e7a8f9
 def _shown(result, run):
     "Points and targets of one run, (2, frames, n, 2): as they are in 2-D, else in the last ring's plane."
@@ -530,9 +533,6 @@ def _animate_stargate(result, run: int = 0):  # an IPython `HTML`
     steps, names = [f"step {s}" for s in result.steps], [str(i) for i in range(z.shape[1])]
     alt = f"{len(names)} points move as they learn; at the end the ring is {_verdict(result, run)}"
     return animation(z, targets=targets, labels=names, captions=steps, seconds=9., alt=alt)
-
-# added here and not in the class: what is measured must not depend on how it is drawn
-Stargate.plot, Stargate.animate = _plot_stargate, _animate_stargate
 
 # %% ../nbs/08_rotations.ipynb #74ba116d
 NOTE_NAMES = ("C", "C♯", "D", "E♭", "E", "F", "F♯", "G", "A♭", "A", "B♭", "B")  #: pitch classes 0 … 11

@@ -94,7 +94,7 @@ def _check_loaded(module, name, texts):
                          "loaded: restart Python")
 
 # %% ../nbs/21b_source.ipynb #e38d770e
-_SHOWN = "IPython", "ipywidgets", "matplotlib", "tqdm", "oplas.cache"
+_SHOWN = "IPython", "ipywidgets", "matplotlib", "tqdm", "oplas.cache", "oplas.plots", "oplas.widgets"
 
 @functools.cache
 def _ours(module):

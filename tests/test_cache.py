@@ -250,3 +250,14 @@ def test_several_processes_at_once(cache, tmp_path, start):
     for p in processes: p.join()
     assert [p.exitcode for p in processes] == [0] * 3
     assert len(list(cache.iterdir())) == 1 and same(load_or_train("toy", {"seed": 3}, slow_train), slow_train(3))
+
+
+def slope():
+    w = torch.ones((), requires_grad=True)
+    (w * w).backward()
+    return {"slope": w.grad}
+
+
+def test_what_is_trained_may_be_asked_for_where_no_gradients_are_wanted(cache):
+    "Whether it has been trained before must make no difference to who asks for it."
+    with torch.no_grad(): assert load_or_train("slope", {}, slope)["slope"] == 2
