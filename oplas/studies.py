@@ -44,7 +44,7 @@ def _on_all_cores(function, calls, progress):
     "What the function returns for each dict of arguments, in order, as they are done."
     home, cells = os.getpid(), page_cells()
     call, program = joblib.delayed(_as_on_the_page), _packed(function)
-    workers = joblib.Parallel(n_jobs=-1, idle_worker_timeout=5, return_as="generator")
+    workers = joblib.Parallel(n_jobs=-1, idle_worker_timeout=120, return_as="generator")
     results = workers(call(home, cells, program, arguments) for arguments in calls)
     return bar(progress, iterable=results, total=len(calls))
 
