@@ -519,6 +519,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '', 'doc_host': '', 'git_url
                                'oplas.studies._add': ('studies.html#_add', 'oplas/studies.py'),
                                'oplas.studies._agrees': ('studies.html#_agrees', 'oplas/studies.py'),
                                'oplas.studies._as_on_the_page': ('studies.html#_as_on_the_page', 'oplas/studies.py'),
+                               'oplas.studies._by_clock': ('studies.html#_by_clock', 'oplas/studies.py'),
                                'oplas.studies._differences': ('studies.html#_differences', 'oplas/studies.py'),
                                'oplas.studies._hash': ('studies.html#_hash', 'oplas/studies.py'),
                                'oplas.studies._line': ('studies.html#_line', 'oplas/studies.py'),

@@ -86,7 +86,7 @@ class Interval:
         return self.mean + self.half
 
     def __str__(self) -> str:
-        if not self.half: return f"{self.mean:.3g} ± 0"
+        if not self.half: return f"{self.mean:.6g} ± 0"
         if not isfinite(self.half): return f"{self.mean:.3g}"
         two = f"{self.half:e}"[0] in "123"          # digits of the half, else one
         digits = max(0, two - floor(log10(self.half)))
@@ -167,9 +167,11 @@ def _row(run, setting: str, arguments: dict, key: str, seed: int, place=None) ->
     return row
 
 # %% ../nbs/32b_studies.ipynb #07f0d0eb
+def _by_clock(name: str) -> bool: return name.endswith("seconds")
+
 def _agrees(name: str, new: dict, old: dict, spread: list[float]) -> bool:
     "Whether a number came out again: the same on the same machine, elsewhere within the spread of the seeds."
-    if name.endswith("seconds"): return True
+    if _by_clock(name): return True
     now = new["numbers"].get(name)
     if new["versions"] == old["versions"] or now is None: return now == old["numbers"][name]
     low, high = min(spread), max(spread)
@@ -249,11 +251,11 @@ def _outcome(study: Study) -> str:
     if study.replicated == "stale": return "The code has changed since; make evidence runs it again"
     if not study.again: return "None was run again"
     first = ", ".join(dict.fromkeys(str(seed) for _, seed in study.again))
-    compared = sum(len(r["numbers"]) for job, r in study.rows.items() if job in study.again)
+    compared = sum(not _by_clock(k) for job in study.again for k in study.rows.get(job, {}).get("numbers", ()))
     found = f"This build ran seed {first} again: of {compared} numbers, "
     if study.differences: return f"{found}{len(study.differences)} differ ({'; '.join(study.differences[:3])})"
     alike = all(r["versions"] == study.rows[job]["versions"] for job, r in study.again.items())
-    return found + ("all are the same" if alike else "all lie within the spread of the seeds (on another machine)")
+    return found + ("all are the same" if alike else "all are near enough to the stored seeds (on another machine)")
 
 def _words(study: Study) -> str:
     "What stands on the page above the table."
@@ -267,8 +269,8 @@ def _line(study: Study, wanted: str) -> list[tuple]:
     seed = next((s for setting, s in study.again if setting == wanted), None)
     new, old = (r.get((wanted, seed), {}).get("numbers", {}) for r in (study.again, study.rows))
     def text(v): return "–" if v is None else f"{v:.6g}"
-    return [(wanted, name, str(interval(study[wanted, name])), text(old.get(name)), text(new.get(name)))
-            for name in (old or new)]
+    return [(wanted, name + " (not compared)" * _by_clock(name), str(interval(study[wanted, name])),
+             text(old.get(name)), text(new.get(name))) for name in (old or new)]
 
 # %% ../nbs/32b_studies.ipynb #1fd1b912
 def _table(study: Study) -> str:

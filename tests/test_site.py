@@ -139,7 +139,7 @@ def test_every_study_is_replicated(site):
 def test_claims_survive_the_execution_cache(site, tmp_path):
     "Pages with claims, built from the cache alone, with no notebook run, give the same claims and the same scoreboard."
     shutil.copytree(SITE.parent / ".jupyter_cache", tmp_path / "_build/.jupyter_cache")
-    pages = [{"file": page} for page in sorted({c["chapter"] for c in claims()}) + ["scoreboard"]]
+    pages = [{"file": page} for page in sorted({c["chapter"] for c in claims()}) + ["bibliography", "scoreboard"]]
     (tmp_path / "_toc.yml").write_text(yaml.safe_dump(TOC | {"parts": [{"caption": "Pages with claims", "chapters": pages}]}))
     env = os.environ | {"PATH": f"{os.path.dirname(sys.executable)}{os.pathsep}{os.environ['PATH']}"}
     log = subprocess.run(["jupyter-book", "build", "nbs", "--config", ROOT / "_config.yml", "--toc", tmp_path / "_toc.yml",
