@@ -148,7 +148,7 @@ def test_claims_survive_the_execution_cache(site, tmp_path):
     assert "Executing notebook" not in log.stdout + log.stderr
     assert json.loads((tmp_path / "_build/claims.json").read_text()) == claims()
     again = BeautifulSoup((tmp_path / "_build/html/scoreboard.html").read_text(), "html.parser")
-    assert again.find("article").get_text() == article("scoreboard").get_text()
+    assert again.select_one("table.claims").get_text() == article("scoreboard").select_one("table.claims").get_text()
 
 
 @pytest.fixture
