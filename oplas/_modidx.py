@@ -282,6 +282,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '', 'doc_host': '', 'git_url
             'oplas.muon': { 'oplas.muon.Muon': ('muon.html#muon', 'oplas/muon.py'),
                             'oplas.muon.Muon.step': ('muon.html#muon.step', 'oplas/muon.py'),
                             'oplas.muon._orthogonal': ('muon.html#_orthogonal', 'oplas/muon.py'),
+                            'oplas.muon._set_state': ('muon.html#_set_state', 'oplas/muon.py'),
                             'oplas.muon.muon': ('muon.html#muon', 'oplas/muon.py')},
             'oplas.music': { 'oplas.music.Events': ('music.html#events', 'oplas/music.py'),
                              'oplas.music.Events.__len__': ('music.html#events.__len__', 'oplas/music.py'),

@@ -39,3 +39,11 @@ class Muon(torch.optim.AdamW):
 def muon(weights, lr: float) -> torch.optim.Optimizer:
     "Muon, for `fit`."
     return Muon(weights, lr=lr, fused=True)
+
+# %% ../nbs/23b_muon.ipynb #7489bc29
+def _set_state(optimizer: Muon, state: dict) -> None:
+    "Take up a kept state. AdamW looks for a count of steps, which matrices do without."
+    for kept in state.get("state", {}).values(): kept.setdefault("step", torch.zeros(()))
+    torch.optim.AdamW.__setstate__(optimizer, state)
+
+Muon.__setstate__ = _set_state  # beside the class: stored rows are bound to what trains, and this does not

@@ -11,6 +11,7 @@ from torch.optim.lr_scheduler import CosineAnnealingLR
 
 from oplas import cache, machine, training
 from oplas.machine import seed_everything
+from oplas.muon import muon
 from oplas.training import History, NonFiniteLoss, adamw, fit, one_cycle
 
 
@@ -329,7 +330,7 @@ def test_resume_is_bit_identical(tmp_path, parts, between):
     assert same(model, whole) and history.losses == undisturbed.losses and history.lr == undisturbed.lr
     assert [p.name for p in tmp_path.iterdir()] == ["run.safetensors"] and not model.training
 
-@pytest.mark.parametrize("optimizer, schedule", [(adamw, CosineAnnealingLR), (functools.partial(torch.optim.SGD, momentum=.9), one_cycle), (torch.optim.Adagrad, CosineAnnealingLR)])
+@pytest.mark.parametrize("optimizer, schedule", [(adamw, CosineAnnealingLR), (muon, one_cycle), (functools.partial(torch.optim.SGD, momentum=.9), one_cycle), (torch.optim.Adagrad, CosineAnnealingLR)])
 def test_other_optimisers_and_schedules_resume_bit_for_bit(tmp_path, optimizer, schedule):
     more, whole = dict(optimizer=optimizer, schedule=schedule, lr=.01), make()
     undisturbed = fit_quietly(whole, loss, rows(), epochs=5, **more)
