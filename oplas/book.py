@@ -163,7 +163,7 @@ class Claim:
     interval: list | None = None        # 95 % of it, from … to
     seeds: int | None = None             # how many it rests on, if it rests on a study
     date: str | None = None              # when the last of these ran
-    replicated: str | None = None        # by this build: yes, no, stale or missing
+    replicated: str | None = None        # by this build: yes, no, stale, missing or stored
 
     def to_dict(self) -> dict:
         "The record as it is written to `_build/claims.json`."
@@ -245,7 +245,7 @@ def _rests_on(study, seed) -> dict:
     "What a claim's record says of the studies that it rests on."
     studies = [study] if hasattr(study, "replicated") else [*(study or ())]
     if not studies: return {"seed": seed, "seeds": None, "date": None, "replicated": None}
-    worst = min((s.replicated for s in studies), key=("missing", "stale", "no", "yes").index)
+    worst = min((s.replicated for s in studies), key=("missing", "stale", "no", "stored", "yes").index)
     text = "; ".join(dict.fromkeys(s.text for s in studies))
     return {"seed": text, "seeds": min(len(s.seeds) for s in studies), "date": max(s.date for s in studies),
             "replicated": worst}

@@ -36,8 +36,10 @@ class Muon(torch.optim.AdamW):
                 p.grad = None
         return super().step(closure)
 
-def muon(weights, lr: float) -> torch.optim.Optimizer:
-    "Muon, for `fit`."
+def muon(weights,    # of a network, tensors
+         lr: float,  # may be some four times that of Adam
+        ) -> torch.optim.Optimizer:
+    "Muon, for `fit` (Jordan et al. 2024)."
     return Muon(weights, lr=lr, fused=True)
 
 # %% ../nbs/23b_muon.ipynb #7489bc29

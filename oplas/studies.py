@@ -221,9 +221,10 @@ class Study:
 
     @cached_property
     def replicated(self) -> str:
-        "By this build: yes, no, stale (the code has changed since) or missing (rows are)."
+        "By this build: yes, no, stale (the code has changed since), missing (rows are) or stored (none ran again)."
         if "nothing is stored" in self.problems or any(job not in self.rows for job in self.wanted): return "missing"
         if any(row["key"] != self.keys[setting] for (setting, _), row in self.rows.items()): return "stale"
+        if not self.again: return "stored"
         return "no" if self.differences else "yes"
 
 # %% ../nbs/32b_studies.ipynb #eb430cd8
@@ -241,7 +242,8 @@ def _differences(study):
                     yield f"{where}, {name}: {new['numbers'][name]:.6g}, stored {then:.6g}"
 
 # %% ../nbs/32b_studies.ipynb #d3262ea6
-_SIGNS = {"yes": "✓ Replicated", "no": "✗ Not replicated", "stale": "○ Stale", "missing": "○ Incomplete"}
+_SIGNS = {"yes": "✓ Replicated", "no": "✗ Not replicated", "stale": "○ Stale", "missing": "○ Incomplete",
+          "stored": "○ Stored"}
 
 def _outcome(study: Study) -> str:
     "What this build found, in words."
@@ -249,7 +251,7 @@ def _outcome(study: Study) -> str:
         lacking = sum(job not in study.rows for job in study.wanted) or len(study.wanted)
         return f"{lacking} of {len(study.wanted)} rows are missing; make evidence computes them"
     if study.replicated == "stale": return "The code has changed since; make evidence runs it again"
-    if not study.again: return "None was run again"
+    if study.replicated == "stored": return "None was run again"
     first = ", ".join(dict.fromkeys(str(seed) for _, seed in study.again))
     compared = sum(not _by_clock(k) for job in study.again for k in study.rows.get(job, {}).get("numbers", ()))
     found = f"This build ran seed {first} again: of {compared} numbers, "
@@ -361,13 +363,13 @@ def run_page(path: str | os.PathLike,  # a notebook
     return [s for v in shell.user_ns.values() if type(v).__name__ == "Studies" for s in v.all]
 
 def main(pages: list[str],  # names of notebooks in nbs/
-        ) -> int:  # 0 if every study is replicated
+        ) -> int:  # 0 if every study is whole, and what ran again is replicated
     "Run the studies of pages, each in a process of its own, and say how they came out."
     code = "import sys, oplas.studies; sys.exit(oplas.studies.report(oplas.studies.run_page(sys.argv[1])))"
     return sum(subprocess.run([sys.executable, "-c", code, f"nbs/{page}.ipynb"]).returncode != 0 for page in pages)
 
 def report(studies: list[Study],
-          ) -> int:  # how many are not replicated
+          ) -> int:  # how many are stale, lack rows or are not replicated
     "Print what stands on the page of each study, and all differences."
     for study in studies: print(f"{_SIGNS[study.replicated]}. {_words(study)}", *study.differences, sep="\n    ")
-    return sum(study.replicated != "yes" for study in studies)
+    return sum(study.replicated not in ("yes", "stored") for study in studies)

@@ -148,7 +148,8 @@ def test_all_seeds_run_again_on_request(page):
     page(asked="store")
     study = page(asked="full")
     assert [seed for _, seed in study.again] == [3, 4, 5, 6, 7] and study.replicated == "yes"
-    assert not page(asked="full", only="another").again
+    untouched = page(asked="full", only="another")
+    assert not untouched.again and untouched.replicated == "stored" and "None was run again" in untouched.said
 
 
 def test_more_seeds_are_added_to_those_that_are_there(page):
