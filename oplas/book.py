@@ -288,7 +288,7 @@ def _evidence(c: Claim) -> str:
     "On how many seeds a claim rests, since when, and whether this build replicated it, as HTML."
     if c.replicated is None: return "this build"
     word = f"<span class='replicated {c.replicated}'>replicated: {c.replicated}</span>"
-    return f"{c.seeds} seeds, {c.date}<br><small>{word}</small>"
+    return f"{c.seeds} seeds, <span class='date'>{c.date}</span><br><small>{word}</small>"
 
 def _cells(c: Claim) -> dict[str, str]:
     "A row of a table of claims: column -> HTML."

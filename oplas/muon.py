@@ -36,16 +36,13 @@ class Muon(torch.optim.AdamW):
                 p.grad = None
         return super().step(closure)
 
+    def __setstate__(self, state):
+        "Take up a kept state. AdamW looks for a count of steps, which matrices do without."
+        for kept in state.get("state", {}).values(): kept.setdefault("step", torch.zeros(()))
+        super().__setstate__(state)
+
 def muon(weights,    # of a network, tensors
          lr: float,  # may be some four times that of Adam
         ) -> torch.optim.Optimizer:
     "Muon, for `fit` (Jordan et al. 2024)."
     return Muon(weights, lr=lr, fused=True)
-
-# %% ../nbs/23b_muon.ipynb #7489bc29
-def _set_state(optimizer: Muon, state: dict) -> None:
-    "Take up a kept state. AdamW looks for a count of steps, which matrices do without."
-    for kept in state.get("state", {}).values(): kept.setdefault("step", torch.zeros(()))
-    torch.optim.AdamW.__setstate__(optimizer, state)
-
-Muon.__setstate__ = _set_state  # beside the class: stored rows are bound to what trains, and this does not

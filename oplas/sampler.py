@@ -47,8 +47,10 @@ class Pictures(NamedTuple):
 def _pictures(split) -> dict[str, torch.Tensor]:
     "What `load_or_train` keeps of the notes to train and to test on: pictures as 16-bit numbers."
     logmel, (train, _, test), kept = LogMel(), notes_split(split), {}
+    scales = in_threads(lambda sound: LogMel().fit(sound).top, train.audio.split(64))
+    logmel.top.copy_(max(scales))  # the loudest point of all sets the scale
     for part, notes in (("train", train), ("test", test)):
-        x = logmel.fit_transform(notes.audio) if part == "train" else logmel(notes.audio)
+        x = torch.cat(in_threads(logmel, notes.audio.split(64)))
         factors = torch.stack([notes.factors[k] for k in FACTORS], 1)
         fields = Pictures(x.half(), notes.midi, notes.instrument, notes.take, factors)
         kept |= {f"{part} {k}": v for k, v in fields._asdict().items()}

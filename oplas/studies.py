@@ -262,7 +262,7 @@ def _outcome(study: Study) -> str:
 def _words(study: Study) -> str:
     "What stands on the page above the table."
     spent = sum(row["seconds"] for row in study.rows.values())
-    stored = f"{len(study.seeds)} seeds ({study.text}), {spent:,.0f} s of work, the last on {study.date}"
+    stored = f"{len(study.seeds)} seeds ({study.text}), whose runs add up to {spent:,.0f} s, the last on {study.date}"
     lacking = f" Not used: {'; '.join(study.problems[:3])}." if study.problems else ""
     return f"Study {study.name}: {stored}. {_outcome(study)}.{lacking}"
 
