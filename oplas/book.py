@@ -431,6 +431,23 @@ def _drop_thebe(app, page, template, context, doctree) -> None:
         return "thebe" in f"{getattr(f, 'filename', f)} {getattr(f, 'attributes', {}).get('body', '')}".lower()
     context["script_files"] = [f for f in context.get("script_files", []) if not is_thebe(f)]
 
+# %% ../nbs/32_book.ipynb #3c5847c0
+_CARRIED = re.compile(r'<script (?:type="text/plain" )?class="oplas-(beside|code)"([^>]*?)data-name="([\w-]+)">(.+?)</script>', re.S)
+
+def _put_beside(app, page, template, context, doctree) -> None:
+    "Put what controls carry into files of `_static/live`."
+    def put(found):
+        kind, more, name, text = found.groups()
+        file = Path(app.outdir, "_static", "live", f"{name}.js")
+        file.parent.mkdir(parents=True, exist_ok=True)
+        handed = f"oplasArrived[{json.dumps(name)}]({json.dumps(text)});\n"
+        file.write_text(text if kind == "code" else handed, encoding="utf-8")
+        address = context["pathto"](f"_static/live/{name}.js", True)
+        if kind == "code": return f'<script src="{address}"></script>'
+        return f'<script type="text/plain" class="oplas-beside"{more}data-name="{name}" data-src="{address}"></script>'
+    if "body" in context: context["body"] = _CARRIED.sub(put, context["body"])
+
+
 # %% ../nbs/32_book.ipynb #ed1d92c5
 def setup(app) -> dict:
     "Entry point for Sphinx: `_config.yml` names `oplas.book` as an extension."
@@ -441,5 +458,6 @@ def setup(app) -> dict:
              "doctree-resolved": _fill_scoreboard, "build-finished": _write_claims,
              "autodoc-process-docstring": _add_docments}
     for event, hook in hooks.items(): app.connect(event, hook)
+    app.connect("html-page-context", _put_beside)
     app.connect("html-page-context", _drop_thebe, priority=900)   # after all that add scripts
     return {"version": package_hash("import oplas.book"), "parallel_read_safe": True, "parallel_write_safe": True}

@@ -13,7 +13,7 @@ from .checks import finite, positive, whole
 from .plots import PALETTE, picture
 
 # %% auto #0
-__all__ = ['switch', 'grid', 'plane', 'sound_map', 'dial', 'animation']
+__all__ = ['switch', 'grid', 'plane', 'excerpt', 'sound_map', 'dial', 'animation']
 
 # %% ../nbs/31_widgets.ipynb #e126500e
 def switch(children: list,  # widgets, one for each position of the slider
@@ -158,6 +158,17 @@ def _look(*names: str) -> str:
 def _script(name: str) -> str:
     "A script as the text of an attribute in double quotes."
     return _asset(f"{name}.js").replace("&", "&amp;").replace('"', "&quot;")
+
+# %% ../nbs/31_widgets.ipynb #fa39d881
+def excerpt(file: str,        # in the package's folder `static`
+            *beginnings: str, # of the paragraphs to show
+           ):                 # IPython `Markdown`
+    "The paragraphs of a style sheet or script that begin in one of these ways."
+    from IPython.display import Markdown
+    text = (resources.files("oplas") / "static" / file).read_text(encoding="utf-8").strip()
+    paragraphs = [p for p in text.split("\n\n") if p.startswith(beginnings)]
+    return Markdown(f"`oplas/static/{file}`\n```{file.split('.')[1]}\n" + "\n\n".join(paragraphs) + "\n```")
+
 
 # %% ../nbs/31_widgets.ipynb #9a33f5ef
 def _fit(n: int, one: str, **lists) -> None:
