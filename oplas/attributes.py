@@ -19,16 +19,17 @@ from .latents import reparametrise, traverse
 from .models import Savable, fresh
 from .music import GRIDS, HOLD, REST, WEIGHTS, contour, note_density, pitch_range, render
 from .music import rhythmic_complexity, to_events
+from .pad import LatentPad
 from .plots import picture
 from .training import fit
 from .tunes import Melodies, melodies
-from .widgets import grid
+from .web import to_web
 
 # %% auto #0
 __all__ = ['BLOCK', 'RULES', 'JOINT', 'ATTRIBUTES', 'LOW', 'HIGH', 'NETWORKS', 'attribute_loss', 'bars_split', 'attributes_of',
            'to_index', 'from_index', 'RecurrentEncoder', 'RecurrentDecoder', 'Residual', 'ParallelEncoder',
            'parallel_decoder', 'BarVAE', 'transposed', 'bar_loss', 'shaping_terms', 'train_bars', 'load_bars',
-           'turn_control', 'normal_ceiling', 'expected_attributes', 'turn_loss', 'geodesic_loss', 'bar_sliders']
+           'turn_control', 'normal_ceiling', 'expected_attributes', 'turn_loss', 'geodesic_loss', 'Turned', 'bar_pad']
 
 # %% ../nbs/05_attributes.ipynb #47be4e37
 def attribute_loss(z: torch.Tensor,   # one dimension of the codes, (..., n)
@@ -441,13 +442,30 @@ def _shown(bar) -> str:  # tokens, (24,) -> HTML
     return f"{drawing}<br>{sound_html(render(bar), label=words, small=True)}"
 
 # %% ../nbs/05_attributes.ipynb #cc1d5cde
-def bar_sliders(seed: int = 0,  # of the training
-               ):               # an ipywidgets `VBox`, as `oplas.widgets.grid` makes it
-    "A bar that the model has not seen, to see and hear, and a slider for each dimension that holds an attribute."
-    model, values = load_bars(seed), [-2., -1., 0., 1., 2.]
+class Turned(nn.Module):
+    "A bar's decoder as a page calls it: values (1, k) for k dimensions of its code, to scores for tokens."
+    def __init__(self, model: BarVAE,
+                 z: torch.Tensor,  # the bar's code, (1, dim)
+                 dims: list,       # the k dimensions
+                ):
+        super().__init__()
+        self.decoder, turned = model.decoder, torch.eye(z.shape[1])[dims]
+        self.register_buffer("turned", turned)  # (k, dim): where each value goes
+        self.register_buffer("rest", z * (1 - turned.sum(0)))
+
+    def forward(self, values): return self.decoder(self.rest + values @ self.turned)
+
+def bar_pad(seed: int = 0,  # of the training
+               ) -> LatentPad:
+    "A bar that the model has not seen, to see and hear, and an axis for each dimension that holds an attribute."
+    model, dims = load_bars(seed), [*JOINT.values()]
     with torch.no_grad(): start = model.encode(_ordinary(bars_split()[2].tokens))
-    def panel(*turned_to):
+    def face(*values):
         z = start.clone()
-        z[0, [*JOINT.values()]] = torch.tensor(turned_to)
-        with torch.no_grad(): return _shown(model.decode(z)[0])
-    return grid(panel, {f"dimension {dim + 1}": values for dim in JOINT.values()})
+        z[0, dims] = torch.tensor(values)
+        with torch.no_grad(): return values, _shown(model.decode(z)[0]), f"at {values[0]:.0f} and {values[1]:.0f}"
+    rows = 1.5 * torch.randn(256, len(dims), generator=torch.Generator().manual_seed(0))
+    web = to_web(Turned(model, start, dims), rows, tolerance=.02)
+    view = {"kind": "roll", "ticks": model.ticks, "words": model.high - model.low + 3, "low": model.low}
+    return LatentPad(web, dims=len(dims), names=[f"dimension {dim + 1}" for dim in dims], label="A bar of a fiddle tune",
+                     faces=[face(a, b) for a in (-2., 0., 2.) for b in (-2., 0., 2.)], view=view)

@@ -14,12 +14,15 @@ from .checks import finite, number, one_of, shaped, whole
 from .divergences import kl_normal, mmd2_normal
 from .latents import reparametrise
 from .models import Savable, fresh
+from .pad import LatentPad
 from .pictures import digits
+from .plots import picture
 from .training import fit
+from .web import to_web
 
 # %% auto #0
-__all__ = ['Autoencoder', 'ae_loss', 'vae_loss', 'wae_loss', 'train_autoencoder', 'load_autoencoder', 'compare_planes',
-           'noise_growth', 'high_frequency_share']
+__all__ = ['Autoencoder', 'ae_loss', 'vae_loss', 'wae_loss', 'train_autoencoder', 'load_autoencoder', 'SideBySide',
+           'compare_planes', 'noise_growth', 'high_frequency_share']
 
 # %% ../nbs/02_autoencoders.ipynb #2e49bf13
 def _mlp(*widths: int) -> nn.Sequential:
@@ -153,28 +156,43 @@ def _drawer(model, x):
     return draw
 
 # %% ../nbs/02_autoencoders.ipynb #8a8b315b
+class SideBySide(nn.Module):
+    "What decoders draw at one place of their planes, (1, 2) in spreads of their codes, as one picture."
+    def __init__(self, models: list,       # with `encode` and `decoder`, of two dimensions
+                 x: torch.Tensor,          # images, whose codes give each plane its centre and its spread
+                ):
+        super().__init__()
+        with torch.no_grad(): codes = torch.stack([m.encode(x) for m in models])
+        self.decoders = nn.ModuleList(m.decoder for m in models)
+        self.register_buffer("centre", codes.mean(1))  # (models, 2)
+        self.register_buffer("spread", codes.std(1))
+
+    def forward(self, place):
+        line, drawn = torch.full((self.decoders[0][-1].unflattened_size[1], 1), .45), []
+        for decoder, centre, spread in zip(self.decoders, self.centre, self.spread):
+            drawn += [decoder(centre + place * spread)[0, 0], line]
+        return torch.cat(drawn[:-1], 1)
+
 def compare_planes(weights: dict[str, float],  # kind -> weight, as for `load_autoencoder`
                    seed: int = 0,              # of the trainings
                    split: int = 0,             # seed of the digits' split
-                  ):                           # an ipywidgets `VBox`
-    """Two sliders over the planes of autoencoders: what each draws at one place, side by side.
+                  ) -> LatentPad:
+    """The planes of autoencoders on one pad: what each draws at one place, side by side.
     ValueError without a kind, and as `load_autoencoder`."""
-    from ipywidgets import HTML
-    from oplas.widgets import plane
     if not weights: raise ValueError(f"weights must name at least one kind, got {weights!r}")
     x, load = digits(seed=split).x_train, partial(load_autoencoder, seed=seed, split=split)
-    drawers = [_drawer(load(kind, weight=weight), x) for kind, weight in weights.items()]
-
-    def drawings(across, up):
-        bars = [np.pad(draw(across, up), ((0, 0), (0, 1)), constant_values=.45) for draw in drawers]
-        return np.hstack(bars)[:, :-1]
-    names = [kind.upper() for kind in weights]
-    control = plane(drawings, x=(-2.5, 2.5), y=(-2.5, 2.5), steps=11, names=("across", "up"), width=420,
-                    alt=f"{len(names)} digits, from left to right by the {', the '.join(names)},")
-    captions = "".join(f"<b style='flex:1;text-align:center'>{name}</b>" for name in names)
-    captions = HTML(f"<div style='display:flex;max-width:420px'>{captions}</div>")
-    control.children = (*control.children[:2], captions, *control.children[2:])
-    return control
+    drawn = SideBySide([load(kind, weight=weight) for kind, weight in weights.items()], x).eval()
+    names = ", the ".join(kind.upper() for kind in weights)
+    def face(*place):
+        with torch.no_grad(): image = drawn(torch.tensor([place]))
+        said = f"{len(weights)} digits, from left to right by the {names}, at across = {place[0]}, up = {place[1]}"
+        return place, picture(image, said, 420), f"at {place[0]} and {place[1]}"
+    web = to_web(drawn, torch.randn(256, 2, generator=torch.Generator().manual_seed(0)))
+    high, wide = drawn(torch.zeros(1, 2)).shape
+    steps = -2.5, 0., 2.5
+    return LatentPad(web, names=["across", "up"], limit=2.5, label=f"Digits, from left to right by the {names}",
+                     faces=[face(a, b) for a in steps for b in steps],
+                     view={"kind": "image", "height": high, "width": wide, "low": 0, "high": 1})
 
 # %% ../nbs/02_autoencoders.ipynb #3671f231
 @torch.no_grad()

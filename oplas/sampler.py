@@ -16,14 +16,15 @@ from .divergences import mmd2_normal
 from .kit import in_threads
 from .models import Savable, fresh
 from .muon import muon
+from .pad import LatentPad
 from .strings import FACTORS, Notes, plucks
 from .training import fit
-from .widgets import grid
+from .web import WebModel, to_web
 
 # %% auto #0
-__all__ = ['TAKES', 'SHARES', 'notes_split', 'Pictures', 'pictures_split', 'resynthesise', 'cents_off', 'pitch_onehots',
+__all__ = ['TAKES', 'SHARES', 'SKIP', 'notes_split', 'Pictures', 'pictures_split', 'resynthesise', 'cents_off', 'pitch_onehots',
            'pitch_scalar', 'Encoder', 'grow', 'Decoder', 'PitchedWAE', 'pitched_wae_loss', 'Sampler', 'train_sampler',
-           'load_sampler', 'many_notes', 'clip', 'playground']
+           'load_sampler', 'many_notes', 'ByNumbers', 'ToCode', 'sampler_for_page', 'clip', 'playground']
 
 # %% ../nbs/03_sampler.ipynb #c18af9b8
 TAKES = 28  #: takes of each note in the chapter
@@ -335,6 +336,41 @@ def many_notes(sampler: Sampler,  # whose `notes` are made
     return torch.cat(in_threads(partial(sampler.notes, n_iter=n_iter), z.split(8), midi.split(8)))
 
 # %% ../nbs/03_sampler.ipynb #5e4b4f7b
+class ByNumbers(nn.Module):
+    "A sampler's decoder as a page calls it: a row (1, 1 + dim) of a note number and a code, to a picture."
+    def __init__(self, sampler: Sampler):
+        super().__init__()
+        self.decoder, self.low = sampler.decoder, sampler.config["low"]
+        keys = torch.arange(self.low, sampler.config["high"] + 1)
+        self.register_buffer("told", sampler.tell(keys).float())  # a row for each key
+        self.register_buffer("mean", sampler.mean)
+
+    def forward(self, values):
+        key, z = values[:, 0].long() - self.low, values[:, 1:]
+        return self.decoder(z, self.told[key]) + self.mean
+
+class ToCode(nn.Module):
+    "A sampler's encoder as a page calls it: a picture (1, n_mels, frames) to its code."
+    def __init__(self, sampler: Sampler):
+        super().__init__()
+        self.sampler = sampler
+
+    def forward(self, x): return self.sampler.encode(x)
+
+# %% ../nbs/03_sampler.ipynb #d7c95bb3
+SKIP = 900  #: samples of a note before anything can be heard
+
+def sampler_for_page(sampler: Sampler,  # with an encoder that is not told the pitch, to take in sounds of one's own
+                     codes: int = 256,  # notes and codes, drawn at random, to compare the page with torch
+                    ) -> WebModel:
+    "A sampler that plays in a page, and takes in sounds there. ValueError as `to_web`."
+    draw, c = torch.Generator().manual_seed(0), sampler.config
+    notes = torch.randint(c["low"], c["high"] + 1, (codes, 1), generator=draw)
+    rows = torch.cat([notes, torch.randn(codes, sampler.dim, generator=draw)], 1)
+    encode = None if sampler.heard else ToCode(sampler)
+    return to_web(ByNumbers(sampler), rows, logmel=sampler.logmel, samples=c["samples"], skip=SKIP, encode=encode)
+
+# %% ../nbs/03_sampler.ipynb #8676bc74
 def clip(sound: torch.Tensor,  # (samples,)
          start: int = 1000, end: int = 14_000,  # of the stretch, samples
          fade: int = 1800,     # samples
@@ -344,19 +380,23 @@ def clip(sound: torch.Tensor,  # (samples,)
     return sound * (torch.arange(len(sound) - 1, -1, -1) / fade).clamp(max=1)
 
 # %% ../nbs/03_sampler.ipynb #3c4e4dd7
-def playground(sampler: Sampler | None = None,  # with codes of 4 numbers; None: the chapter's, of seed 20
-              ):                                # an ipywidgets `VBox`: five sliders, and a player
-    "Three notes at 81 points of a sampler; with a kernel, any point between. ValueError as for its `notes`."
-    if sampler is None: sampler = load_sampler(seed=20)
-    keys, steps = {"C3": 48, "A3": 57, "F4": 65}, (-1.5, 0., 1.5)
-    corners = torch.cartesian_prod(torch.tensor([*keys.values()]).float(), *[torch.tensor(steps)] * 4)
-    sounds = many_notes(sampler, corners[:, 1:], corners[:, 0])
-    kept = {tuple(c.tolist()): s for c, s in zip(corners, sounds)}
+def _ready_made(sampler) -> list[tuple]:
+    "A low, a middle and a high note, at the centre and at two points on each axis: numbers, player, words."
+    low, high, axes = sampler.config["low"], sampler.config["high"], 1.5 * torch.eye(sampler.dim)
+    points = torch.cat([torch.zeros(1, sampler.dim), axes, -axes])
+    keys = low, (low + high) // 2, high
+    rows = torch.cat([torch.cat([torch.full((len(points), 1), float(k)), points], 1) for k in keys])
+    sounds, faces = many_notes(sampler, rows[:, 1:], rows[:, 0]), []
+    for (midi, *z), sound in zip(rows.tolist(), sounds):
+        words = f"MIDI note {midi:.0f} at z = ({', '.join(f'{v:.1f}' for v in z)})"
+        player = sound_html(clip(sound), sampler.logmel.sample_rate, words, small=True)
+        faces.append(((midi, *z), player, words))
+    return faces
 
-    def panel(key, *z):
-        "The note as a player: from the grid, or made now."
-        sound = kept.get((float(keys[key]), *z))
-        if sound is None: sound = sampler.note(torch.tensor(z), keys[key], n_iter=10)
-        words = f"{key} at z = ({', '.join(f'{v:.1f}' for v in z)})"
-        return sound_html(clip(sound), label=words, small=True)
-    return grid(panel, {"note": [*keys], **{f"z{k}": [*steps] for k in "₁₂₃₄"}})
+def playground(sampler: Sampler | None = None,  # None: the chapter's, of seed 20
+              ) -> LatentPad:
+    "A sampler to play: pads for the code, a piano for the note, decoded in the page. ValueError as `to_web`."
+    if sampler is None: sampler = load_sampler(seed=20)
+    c, rate = sampler.config, sampler.logmel.sample_rate
+    return LatentPad(sampler_for_page(sampler), rate, sampler.dim, range(c["low"], c["high"] + 1),
+                     label="A sampler of plucked strings", faces=_ready_made(sampler))

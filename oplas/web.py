@@ -4,7 +4,7 @@
 
 # %% ../nbs/31b_web.ipynb #d74bf4cb
 from __future__ import annotations
-import base64, contextlib, functools, hashlib, json, logging, re, time, warnings
+import base64, contextlib, functools, hashlib, io, json, logging, re, time, warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from importlib import resources
@@ -178,10 +178,11 @@ def _written(writer, target, args, kwargs):
     if op == "getitem": return args[0][args[1]]
     if op in _SAME: return args[0]
     if op in {"index", "index_select"} and not _is_live(args[0]): return _rows(writer, args[0], tree.tree_leaves(args[1:])[-1])
+    if op in {"cat", "stack"}: inputs = [a for a in tree.tree_leaves(args) if hasattr(a, "shape")]  # weights as well
     if op in _MOVE:
         def move(*places):
             given, place = tree.tree_flatten((args, kwargs)), iter(places)
-            (a, k) = tree.tree_unflatten([next(place) if _is_live(v) else v for v in given[0]], given[1])
+            (a, k) = tree.tree_unflatten([next(place) if any(v is i for i in inputs) else v for v in given[0]], given[1])
             return target(*a, **k)
         return _moved(writer, move, inputs)
     if op in _UNARY | _BINARY: return _mapped(writer, op, *args, **kwargs)
@@ -200,7 +201,7 @@ def _quiet():
     before = logging.root.manager.disable
     logging.disable(logging.WARNING)
     try:
-        with warnings.catch_warnings():
+        with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
             warnings.simplefilter("ignore")
             yield
     finally: logging.disable(before)
@@ -273,6 +274,10 @@ class InV8:
         buffer = self.v8.eval(f"kept = {code}; kept.buffer")
         return torch.frombuffer(bytearray(buffer), dtype=torch.float32)
 
+    def note(self, values) -> torch.Tensor:  # numbers, (k,) → (samples,)
+        "The sound of these numbers, if the decoder makes pictures of sound."
+        return self.run(f"oplasWhole(model, {json.dumps(torch.as_tensor(values).tolist())})")
+
     def decode(self, values) -> torch.Tensor:  # numbers, (k,) → (n,)
         "What the decoder makes of these numbers."
         return self.run(f"model.decode({json.dumps(torch.as_tensor(values).tolist())})")
@@ -287,6 +292,7 @@ class WebModel:
     codes: int         # so many of them were compared
     milliseconds: float  # median time of a call in V8, on the machine that made it
     inputs: int        # numbers that it takes
+    listens: int = 0   # samples of a reader's sound that it encodes; 0: it does not
 
     @property
     def name(self) -> str:
@@ -308,7 +314,7 @@ def _compared(text, codes, wanted) -> tuple[float, float]:
         errors.append(float((got - y.reshape(-1)).abs().max()))
     return max(errors), float(np.median(times))
 
-def _heard(logmel: LogMel, samples: int) -> dict:
+def _heard(logmel: LogMel, samples: int, skip: int) -> dict:
     "What `oplasSound` needs to know of the pictures."
     bank, rows = logmel.filters.cpu().numpy(), []
     for row in bank:
@@ -316,7 +322,7 @@ def _heard(logmel: LogMel, samples: int) -> dict:
         rows.append({"start": int(used[0]), "weights": row[used[0]:used[-1] + 1].astype(float).round(9).tolist()})
     return {"nFft": logmel.n_fft, "hop": logmel.hop_length, "floor": logmel.floor, "top": float(logmel.top),
             "rows": rows, "sampleRate": logmel.sample_rate, "length": whole("samples", samples, 1),
-            "frames": 1 + samples // logmel.hop_length}
+            "skip": whole("skip", skip, 0, samples), "frames": 1 + samples // logmel.hop_length}
 
 # %% ../nbs/31b_web.ipynb #1ede00bf
 def _ready(decode, codes) -> tuple[torch.Tensor, torch.Tensor]:
@@ -328,13 +334,14 @@ def _ready(decode, codes) -> tuple[torch.Tensor, torch.Tensor]:
     with torch.no_grad(): outs = [decode(c[None]) for c in codes]
     shapes = {tuple(o.shape) for o in outs}
     if len(shapes) > 1: raise ValueError(f"decode must give one shape for all codes, got {sorted(shapes)}")
-    return codes, finite("decode's output", torch.cat(outs))
+    return codes, finite("decode's output", torch.stack(outs))
 
-def to_web(decode: nn.Module,  # numbers (1, k) → one tensor, of the same shape for all
+def to_web(decode: nn.Module,  # numbers (1, k) → a tensor, of one shape for all
            codes,              # (m, k), what to compare it on; 256 are usual
            *, tolerance: float = 1e-3,  # the largest error allowed
            logmel: LogMel | None = None,  # if the output is a log-mel picture: what makes sound of it
            samples: int = 34_560,         # of a note
+           skip: int = 0,                 # of them, before the onset, that the page leaves out
            encode: nn.Module | None = None,  # pictures (1, n_mels, frames) → codes, for sounds of the reader's own
            budget: int = 4_000_000,       # bytes that its file may have
           ) -> WebModel:
@@ -342,14 +349,14 @@ def to_web(decode: nn.Module,  # numbers (1, k) → one tensor, of the same shap
     positive("tolerance", tolerance)
     codes, wanted = _ready(decode.eval() if isinstance(decode, nn.Module) else decode, codes)
     lowered = _lowered(decode, codes[:1])
-    back = encode and _lowered(encode, wanted[:1])
+    back = encode and _lowered(encode.eval(), wanted[0])
     for precision in PRECISIONS:
         parts = {"decode": _program(lowered, precision), "encode": back and _program(back, precision),
-                 "sound": logmel and _heard(logmel, samples)}
+                 "sound": logmel and _heard(logmel, samples, skip)}
         text = json.dumps(parts, separators=(",", ":"))
         if len(text) > budget: raise ValueError(f"the file would have {len(text):,} bytes, the budget is {budget:,}")
         error, milliseconds = _compared(text, codes, wanted)
-        if error <= tolerance: return WebModel(text, precision, error, len(codes), milliseconds, codes.shape[1])
+        if error <= tolerance: return WebModel(text, precision, error, len(codes), milliseconds, codes.shape[1], samples if encode else 0)
     raise ValueError(f"the page differs from torch by up to {error:.2g}, more than tolerance={tolerance:g}")
 
 # %% ../nbs/31b_web.ipynb #c050f856

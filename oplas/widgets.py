@@ -13,7 +13,7 @@ from .checks import finite, positive, whole
 from .plots import PALETTE, picture
 
 # %% auto #0
-__all__ = ['switch', 'grid', 'plane', 'excerpt', 'sound_map', 'dial', 'animation']
+__all__ = ['switch', 'grid', 'plane', 'styles', 'look', 'excerpt', 'sound_map', 'dial', 'animation']
 
 # %% ../nbs/31_widgets.ipynb #e126500e
 def switch(children: list,  # widgets, one for each position of the slider
@@ -150,10 +150,16 @@ def _asset(name: str) -> str:
     text = re.sub(r"/\*.*?\*/|^//.*?$", "", text, flags=re.S | re.M)
     return re.sub(r"\s*\n\s*", "\n", text).strip()
 
-def _look(*names: str) -> str:
-    "Style sheets as an element of the page."
+def styles(*names: str,  # of style sheets in `oplas/static`, without the ending
+          ) -> str:
+    "Style sheets, without what only a reader of the file needs."
     text = "".join(_asset(f"{name}.css") for name in names)
-    return "<style>" + re.sub(r";?\s*([{};,>])\s*|(?<=:)\s+", r"\1", text) + "</style>"
+    return re.sub(r";?\s*([{};,])\s*|\s*(>)\s*|(?<=:)\s+", r"\1\2", text)
+
+def look(*names: str,  # as for `styles`
+        ) -> str:
+    "Style sheets as an element of the page."
+    return f"<style>{styles(*names)}</style>"
 
 def _script(name: str) -> str:
     "A script as the text of an attribute in double quotes."
@@ -230,7 +236,7 @@ def sound_map(points,         # (n, 2) array, right and up, in one unit
         if source is None: dots += f'<i {place} title="{say}"></i>'
         else: buttons += (f'<button {place} aria-label="{say}"><audio class="oplas-sound" '
                           f'preload="none" src="{source}"></audio></button>')
-    return HTML(f'{_look("map")}<div class="oplas-map" role="group" aria-label="{html.escape(alt)}" '
+    return HTML(f'{look("map")}<div class="oplas-map" role="group" aria-label="{html.escape(alt)}" '
                 f'onclick="{_script("map")}"><div><span aria-hidden="true">{dots}</span>{buttons}</div>'
                 f'{_legend(names, bool(dots))}<p aria-live="polite">Press a point.</p></div>')
 
@@ -297,7 +303,7 @@ def dial(points,        # (n, 2) array, right and up: the ring as it was learned
     events = " ".join(f'on{kind}="this.onchange(event)"' for kind in
                         ("click", "keydown", "pointerdown", "pointermove", "pointerup"))
     buttons = "".join(f'<button data-to="{to}">{html.escape(k)}</button>' for k, to in moves.items())
-    return HTML(f'{_look("map", "dial")}<div class="oplas-dial" role="group" aria-label="{alt}" {events} '
+    return HTML(f'{look("map", "dial")}<div class="oplas-dial" role="group" aria-label="{alt}" {events} '
                 f'onchange="{_script("dial")}"><div class="oplas-map"><div role="slider" '
                 f'tabindex="0" aria-label="ring" aria-valuemin="0" aria-valuemax="{n - 1}" '
                 f'aria-valuenow="0" aria-valuetext="{html.escape(labels[0])}">{rim}</div>'
@@ -384,7 +390,7 @@ def animation(frames,                 # (t, n, 2) array, right and up: n points 
     film, rest = (_scene(run[k:], aim[k:], labels, hold, seconds)
                   + _captions(captions[k:], hold, seconds) for k in (0, -1))
     height = 1080 if captions else 1000
-    return HTML(f'{_look("film")}<div class="oplas-film"><svg viewBox="0 0 1000 {height}" role="img" '
+    return HTML(f'{look("film")}<div class="oplas-film"><svg viewBox="0 0 1000 {height}" role="img" '
                 f'aria-label="{alt}"><rect x="2" y="2" width="996" height="996"/>'
                 f'<g class="run">{film}</g><g class="rest">{rest}</g></svg>'
                 f'<button onclick="{_script("film")}"><span class="pause">Pause</span>'

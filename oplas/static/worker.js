@@ -5,6 +5,14 @@ const oplasLoaded = (text) => {
   return { decode: oplasProgram(decode), encode: encode && oplasProgram(encode), sound: sound && oplasSound(sound), ...sound };
 };
 
+// A whole note at once, for those who can wait.
+const oplasWhole = ({ decode, sound, frames, length }, values) => {
+  const out = new Float32Array(length);
+  let at = 0;
+  for (const { samples } of sound.blocks(decode(values), frames, length)) (out.set(samples, at), at += samples.length);
+  return out;
+};
+
 const oplasWorker = (post) => {
   const stopped = new Set();
   let model = null;
@@ -13,11 +21,18 @@ const oplasWorker = (post) => {
     return numbers;
   };
 
-  // Blocks of a note as they are ready; between two, the Worker listens.
+  // Blocks of a note as they are ready, without the silence before the onset; between two, the Worker listens.
+  // A decoder whose numbers are samples gives one block.
   const sing = async (id, values) => {
-    for (const { samples, last } of model.sound.blocks(finite(model.decode(values)), model.frames, model.length)) {
+    const numbers = finite(model.decode(values));
+    let skip = model.skip;
+    if (!model.sound) return post({ id, block: numbers, last: true });
+    for (const { samples, last } of model.sound.blocks(numbers, model.frames, model.length)) {
       if (stopped.delete(id)) return;
-      post({ id, block: samples, last });
+      const block = samples.slice(skip);
+      if (skip) for (let i = 0; i < Math.min(64, block.length); i++) block[i] *= i / 64;
+      skip = Math.max(0, skip - samples.length);
+      post({ id, block, last });
       if (!last) await new Promise((next) => setTimeout(next));
     }
   };
