@@ -264,7 +264,7 @@ const shiftOctave = (pad, by) => {
   const octave = pad.octave + 12 * by;
   if (octave + 11 < pad.notes[0] || octave > pad.notes.at(-1)) return;
   pad.octave = octave;
-  for (const [midi, key] of pad.keys) key.firstChild.textContent = ROW[midi - octave]?.at(-1).toLowerCase() ?? "";
+  for (const [midi, key] of pad.keys) key.lastChild.textContent = ROW[midi - octave]?.at(-1).toLowerCase() ?? "";
   const first = pad.keys.get(Math.max(octave, pad.notes[0]));
   first.parentElement.scrollLeft = first.offsetLeft - first.parentElement.offsetLeft;
 };

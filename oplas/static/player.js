@@ -1,7 +1,10 @@
 // Sound that comes in blocks, played without a gap: each block is queued on the sample where the last one ends.
 
-// In seconds: how far ahead of the clock a voice begins, when a block has come too late, how long a fade takes.
-const AHEAD = .01, LATE = .003, FADE = .012;
+// In seconds: how long a fade takes, and how close to the clock a block has come too late.
+const FADE = .012, LATE = .003;
+
+// What begins now is set so far ahead: the sound card takes its samples in batches, of which one may be on its way.
+const soon = (context) => context.currentTime + Math.max(.01, context.baseLatency || 0);
 
 // At most so many voices sound, each at this gain. What they add up to beyond .8 is bent below 1, not cut off.
 const VOICES = 8, GAIN = .7;
@@ -29,7 +32,7 @@ const openAudio = (sampleRate) => {
 // Queue a block behind the last one of its voice; one that comes too late starts afresh. Its start, in samples.
 const queueBlock = (context, voice, block, sampleRate) => {
   const now = context.currentTime * sampleRate;
-  if (!(voice.next > now + LATE * sampleRate)) voice.next = Math.ceil(now + AHEAD * sampleRate);
+  if (!(voice.next > now + LATE * sampleRate)) voice.next = Math.ceil(soon(context) * sampleRate);
   const buffer = new AudioBuffer({length: block.length, sampleRate});
   buffer.copyToChannel(block, 0);
   const source = new AudioBufferSourceNode(context, {buffer}), start = voice.next;
@@ -45,8 +48,8 @@ const fadeOut = (context, voice) => {
   if (voice.stopped) return;
   voice.stopped = true;
   voice.cancel?.();
-  const now = context.currentTime, end = now + FADE;
-  voice.gain.gain.setValueAtTime(1, now).linearRampToValueAtTime(0, end);
+  const begin = soon(context), end = begin + FADE;
+  voice.gain.gain.setValueAtTime(1, begin).linearRampToValueAtTime(0, end);
   for (const source of voice.sources) source.stop(end);
   if (voice.replaces) fadeOut(context, voice.replaces);
 };
