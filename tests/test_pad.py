@@ -9,6 +9,7 @@ import scipy.io.wavfile
 from test_browser import CONTRAST
 
 STATIC = Path(__file__).parent.parent / "oplas/static"
+CODE = "".join((STATIC / f"{name}.js").read_text() for name in ("player", "pad"))
 RATE = 22050
 
 MOCK = """
@@ -52,11 +53,11 @@ body { font-family: sans-serif; background: var(--pst-color-background); color: 
 
 
 def page_of(options, faces=FACES, before=""):
-    js = "".join((STATIC / f"{n}.js").read_text() for n in ("player", "pad"))
     return (f"<!doctype html><html lang=en><meta charset=utf-8><meta name=viewport content='width=device-width'><title>pad</title>"
             f"<style>{THEME}{(STATIC / 'pad.css').read_text()}</style><article><p>Text before.</p><audio class='oplas-sound' id=other></audio>"
             f"<div class=oplas-pad id=pad><div class=oplas-faces>{faces}</div></div><p>Text after.</p></article>"
-            f"<script>{MOCK}{before}</script><script>{{{js}\nwindow.oplasPad = oplasPad; window.oplasPlayer = oplasPlayer;}}"
+            f"<script>{MOCK}{before}</script><script>{{{CODE}\nwindow.oplasPad = oplasPad; window.oplasPlayer = oplasPlayer;"
+            f"views.roll = () => ({{shown: document.createElement('p'), draw: (x) => drawn.push(x[5]), play: () => played.push(drawn.at(-1))}})}}"
             f"window.ms = []; pad.addEventListener('oplas-sounding', (e) => ms.push(e.detail.ms));"
             f"window.it = oplasPad(pad, {json.dumps(options)}, engine)</script></html>")
 
@@ -146,6 +147,32 @@ def test_until_the_engine_answers_the_nearest_face_sounds(open_pad):
     page.evaluate("answer()")
     page.locator("[data-midi='60']").click()
     assert asked(page, 1) == [[60, 0, 0, 0, 0]] and "in this page" in who(page)
+
+def test_a_note_that_is_held_or_has_no_face_sounds_when_the_engine_has_come(open_pad):
+    late = "window.engine = () => new Promise((answer) => { window.answer = () => answer(mock) })"
+    page = open_pad(before=late)
+    page.get_by_role("slider", name="z₁").focus()
+    page.keyboard.down("d")
+    page.evaluate("answer()")
+    assert asked(page, 1) == [[52, 0, 0, 0, 0]]
+    page = open_pad(faces="", before=late)
+    assert "nobody yet" in who(page)
+    page.locator("[data-midi='57']").click()
+    page.evaluate("answer()")
+    assert asked(page, 1) == [[57, 0, 0, 0, 0]] and "in this page" in who(page)
+
+def test_it_is_a_module_too_with_no_faces_and_leaves_nothing_behind(open_pad):
+    "As anywidget takes it: one text that ends in `export default`."
+    page = open_pad()
+    page.evaluate("""async ([code, options]) => {
+      const esm = code + "export default {render: ({model, el}) => { const pad = oplasPad(el, model.options, model.engine); return pad.close }}";
+      const {default: widget} = await import(URL.createObjectURL(new Blob([esm], {type: "text/javascript"})));
+      const el = document.querySelector("article").appendChild(document.createElement("div"));
+      el.id = "widget";
+      window.gone = widget.render({el, model: {options, engine: async () => ({...mock, name: "the kernel"})}}); }""", [CODE, OPTIONS])
+    page.locator("#widget [data-midi='60']").click()
+    assert asked(page, 1) == [[60, 0, 0, 0, 0]] and "the kernel" in page.locator("#widget .oplas-who").inner_text()
+    page.evaluate("gone()")
 
 
 # pads
@@ -405,6 +432,13 @@ def test_a_decoder_of_pictures_that_fails_leaves_the_nearest_picture(open_pad):
     assert "precomputed pictures; the nearest is nought" in who(page)
 
 
+def test_another_view_can_be_added_and_plays_what_was_drawn_last(open_pad):
+    page = live(open_pad(dict(label="a bar", dims=2, names=["x", "y"], view=dict(kind="roll")), "", before="window.drawn = [], window.played = [];"))
+    drag(page, (3, 0))
+    page.wait_for_function("played.length")
+    assert page.evaluate("drawn.at(-1)") == page.evaluate("played.at(-1)") == 1
+
+
 # what is heard
 
 def test_one_thing_sounds_on_a_page(open_pad):
@@ -416,7 +450,9 @@ def test_one_thing_sounds_on_a_page(open_pad):
     assert page.evaluate("cancelled") >= 1, "the pad stops when another sound begins"
 
 def test_a_key_is_heard_within_40_ms_of_its_first_block(open_pad):
-    page = live(open_pad())
+    page = live(open_pad(before="""const Ready = AudioContext;
+      window.AudioContext = class extends Ready { constructor(...all) { super(...all); window.context = this; } };"""))
+    assert page.evaluate("[context.state, context.sampleRate]") == ["running", RATE]
     for midi in (60, 62, 64):
         page.locator(f"[data-midi='{midi}']").click()
         page.wait_for_timeout(60)
