@@ -1,12 +1,15 @@
 "The instrument `oplas/static/pad.js` in a real browser, with an engine of its own that decodes nothing: decaying sines."
-import base64, io, json, re
+import base64, io, json
 from pathlib import Path
 
 import numpy as np
 import pytest
 import scipy.io.wavfile
 
+from test_browser import CONTRAST
+
 STATIC = Path(__file__).parent.parent / "oplas/static"
+CODE = "".join((STATIC / f"{name}.js").read_text() for name in ("player", "pad"))
 RATE = 22050
 
 MOCK = """
@@ -50,11 +53,11 @@ body { font-family: sans-serif; background: var(--pst-color-background); color: 
 
 
 def page_of(options, faces=FACES, before=""):
-    js = "".join((STATIC / f"{n}.js").read_text() for n in ("player", "pad"))
     return (f"<!doctype html><html lang=en><meta charset=utf-8><meta name=viewport content='width=device-width'><title>pad</title>"
             f"<style>{THEME}{(STATIC / 'pad.css').read_text()}</style><article><p>Text before.</p><audio class='oplas-sound' id=other></audio>"
             f"<div class=oplas-pad id=pad><div class=oplas-faces>{faces}</div></div><p>Text after.</p></article>"
-            f"<script>{MOCK}{before}</script><script>{{{js}\nwindow.oplasPad = oplasPad; window.oplasPlayer = oplasPlayer;}}"
+            f"<script>{MOCK}{before}</script><script>{{{CODE}\nwindow.oplasPad = oplasPad; window.oplasPlayer = oplasPlayer;"
+            f"views.roll = () => ({{shown: document.createElement('p'), draw: (x) => drawn.push(x[5]), play: () => played.push(drawn.at(-1))}})}}"
             f"window.ms = []; pad.addEventListener('oplas-sounding', (e) => ms.push(e.detail.ms));"
             f"window.it = oplasPad(pad, {json.dumps(options)}, engine)</script></html>")
 
@@ -79,4 +82,428 @@ def open_pad(browser, tmp_path):
 
 def point(page): return page.evaluate("it.values()")
 def who(page): return page.locator(".oplas-who").inner_text()
+def text_of(page): return page.get_by_role("textbox", name="Point")
 def status(page): return page.locator("[role=status]").inner_text()
+def live(page):
+    "A touch that moves nothing, and the mock has answered."
+    page.keyboard.press("Tab")
+    page.keyboard.press("Escape")
+    page.locator("[role=slider]").first.press("Home")
+    page.wait_for_function("document.querySelector('.oplas-who').innerText.includes('in this page')")
+    page.evaluate("asked.length = 0")
+    return page
+
+def asked(page, n):
+    "What the engine was asked for, once it was asked n times."
+    page.wait_for_function("n => asked.length >= n", arg=n)
+    return page.evaluate("asked")
+
+
+# before and without the engine
+
+def test_nothing_is_loaded_or_played_before_a_touch_and_the_first_touch_calls_the_engine_once(open_pad):
+    page = open_pad()
+    assert page.locator(".oplas-faces").is_hidden() and "precomputed sounds" in who(page)
+    page.mouse.move(100, 200)
+    page.keyboard.press("Tab")
+    assert page.evaluate("calls") == 0
+    page.locator(".oplas-field").first.click()
+    page.locator(".oplas-field").last.click()
+    assert page.evaluate("calls") == 1 and "the decoder, in this page" in who(page)
+
+def test_without_scripts_the_precomputed_face_is_there(open_pad):
+    page = open_pad(java_script_enabled=False)
+    assert page.locator("audio[controls]").count() == 4 and page.locator(".oplas-faces").is_visible()
+
+PLAYED = "[...document.querySelectorAll('.oplas-faces audio')].map((a) => a.played.length)"
+
+def test_an_engine_that_fails_is_named_and_the_nearest_face_sounds(open_pad):
+    page = open_pad(before="window.broken = 'no network'")
+    page.locator("[data-midi='63']").click()
+    assert "no network" in status(page) and "precomputed sounds" in who(page)
+    page.wait_for_function(PLAYED + "[2]")
+    text_of(page).fill("z = [1.9, 0, 0, 0]; midi = 65")
+    page.keyboard.press("Enter")
+    page.wait_for_function(PLAYED + "[3]")
+    assert "note 64 at [2, 0, 0, 0]" in who(page) and page.evaluate("calls") == 1 and page.evaluate("asked") == []
+
+def test_an_engine_that_breaks_later_gives_way_to_the_faces(open_pad):
+    page = live(open_pad())
+    page.evaluate("() => { mock.sound = () => { throw new Error('out of memory') } }")
+    page.locator("[data-midi='57']").click()
+    assert "out of memory" in status(page) and "precomputed" in who(page)
+
+def test_without_web_audio_the_faces_sound_and_the_pad_says_so(open_pad):
+    page = open_pad(before="delete window.AudioContext")
+    page.locator("[data-midi='57']").click()
+    page.wait_for_function(PLAYED + "[0]")
+    assert "Web Audio" in status(page) and page.evaluate("calls") == 0
+
+def test_until_the_engine_answers_the_nearest_face_sounds(open_pad):
+    page = open_pad(before="window.engine = () => new Promise((answer) => { window.answer = () => answer(mock) })")
+    page.locator("[data-midi='57']").click()
+    page.wait_for_function(PLAYED + "[0]")
+    assert "while the decoder loads" in who(page)
+    page.evaluate("answer()")
+    page.locator("[data-midi='60']").click()
+    assert asked(page, 1) == [[60, 0, 0, 0, 0]] and "in this page" in who(page)
+
+def test_a_note_that_is_held_or_has_no_face_sounds_when_the_engine_has_come(open_pad):
+    late = "window.engine = () => new Promise((answer) => { window.answer = () => answer(mock) })"
+    page = open_pad(before=late)
+    page.get_by_role("slider", name="z₁").focus()
+    page.keyboard.down("d")
+    page.evaluate("answer()")
+    assert asked(page, 1) == [[52, 0, 0, 0, 0]]
+    page = open_pad(faces="", before=late)
+    assert "nobody yet" in who(page)
+    page.locator("[data-midi='57']").click()
+    page.evaluate("answer()")
+    assert asked(page, 1) == [[57, 0, 0, 0, 0]] and "in this page" in who(page)
+
+def test_it_is_a_module_too_with_no_faces_and_leaves_nothing_behind(open_pad):
+    "As anywidget takes it: one text that ends in `export default`."
+    page = open_pad()
+    page.evaluate("""async ([code, options]) => {
+      const esm = code + "export default {render: ({model, el}) => { const pad = oplasPad(el, model.options, model.engine); return pad.close }}";
+      const {default: widget} = await import(URL.createObjectURL(new Blob([esm], {type: "text/javascript"})));
+      const el = document.querySelector("article").appendChild(document.createElement("div"));
+      el.id = "widget";
+      window.gone = widget.render({el, model: {options, engine: async () => ({...mock, name: "the kernel"})}}); }""", [CODE, OPTIONS])
+    page.locator("#widget [data-midi='60']").click()
+    assert asked(page, 1) == [[60, 0, 0, 0, 0]] and "the kernel" in page.locator("#widget .oplas-who").inner_text()
+    page.evaluate("gone()")
+
+
+# pads
+
+def drag(page, to, steps=10, of=0):
+    box = page.locator(".oplas-field").nth(of).bounding_box()
+    at = lambda x, y: (box["x"] + box["width"] * (x + 3) / 6, box["y"] + box["height"] * (3 - y) / 6)
+    page.mouse.move(*at(0, 0))
+    page.mouse.down()
+    page.mouse.move(*at(*to), steps=steps)
+    page.mouse.up()
+
+def test_the_mouse_moves_a_point_to_scale_and_its_end_is_heard(open_pad):
+    page = live(open_pad())
+    drag(page, (1.5, -2), of=1)
+    assert np.allclose(point(page), [57, 0, 0, 1.5, -2], atol=.05)
+    assert asked(page, 2)[-1] == point(page)
+    drag(page, (9, 9))
+    assert point(page)[1:3] == [3, 3], "kept inside"
+
+def test_a_dragged_point_sounds_six_times_a_second_at_most(open_pad):
+    page = live(open_pad())
+    seconds = page.evaluate("""async () => {
+      const field = document.querySelector('.oplas-field'), box = field.getBoundingClientRect(), began = performance.now();
+      field.setPointerCapture = () => {}, field.hasPointerCapture = () => true;
+      const at = (kind, x) => field.dispatchEvent(new PointerEvent(kind, {bubbles: true, pointerId: 7, clientX: box.x + x, clientY: box.y + 9}));
+      at('pointerdown', 5);
+      for (let k = 0; k < 60; k++) { await new Promise(requestAnimationFrame); at('pointermove', 6 + k); }
+      return (performance.now() - began) / 1000 }""")
+    assert 3 <= len(asked(page, 3)) <= 2 + 6 * seconds
+
+def test_a_held_note_sounds_again_where_the_point_comes_to_rest(open_pad):
+    page = live(open_pad())
+    page.keyboard.down("d")
+    drag(page, (2, 1), steps=1)
+    assert {note for note, *_ in asked(page, 3)} == {52}
+    assert page.evaluate("asked").pop() == point(page)
+    page.keyboard.up("d")
+    assert page.locator("[data-down]").count() == 0
+
+def test_arrows_go_a_tenth_with_shift_a_hundredth_and_home_goes_to_zero(open_pad):
+    page = live(open_pad())
+    slider = page.get_by_role("slider", name="z₃")
+    for key in ("ArrowRight", "ArrowRight", "ArrowUp", "Shift+ArrowLeft"): slider.press(key)
+    assert point(page) == [57, 0, 0, .19, .1]
+    assert slider.get_attribute("aria-valuetext") == "z₃ 0.19, z₄ 0.10" and slider.get_attribute("aria-valuenow") == "0.19"
+    slider.press("Home")
+    assert point(page) == [57, 0, 0, 0, 0] == asked(page, 2)[-1]
+    for _ in range(31): slider.press("ArrowDown")
+    assert point(page)[4] == -3
+
+def test_an_odd_dimension_is_a_slider_and_without_notes_there_is_no_piano(open_pad):
+    page = live(open_pad(OPTIONS | dict(dims=3, names=["a", "b", "c"], notes=None, start=[0, 0, 1], encode=0)))
+    assert page.get_by_role("slider").count() == 3 and page.locator(".oplas-piano").count() == 0
+    page.get_by_role("slider", name="c").press("ArrowUp")
+    assert point(page) == [0, 0, 1.1] == asked(page, 1)[-1]
+    assert text_of(page).input_value() == "z = [0.00, 0.00, 1.10]"
+
+
+# notes
+
+def test_computer_keys_play_z_and_x_shift_and_what_is_not_ours_is_left_alone(open_pad):
+    page = live(open_pad())
+    for key in ("a", "w", "Control+a", "Alt+s", "x", "a", "z", "z", "z"): page.keyboard.press(key)
+    assert [note for note, *_ in asked(page, 3)] == [48, 49, 60]
+    page.keyboard.press("s")
+    assert asked(page, 4)[3][0] == 50, "no octave below the piano"
+    text_of(page).focus()
+    page.keyboard.press("d")
+    page.evaluate("document.activeElement.blur()")
+    page.keyboard.press("d")
+    assert len(page.evaluate("asked")) == 4
+
+def test_the_piano_is_one_stop_and_plays_by_arrows_and_enter(open_pad):
+    page = live(open_pad())
+    assert page.locator("[data-midi][tabindex='0']").count() == 1
+    page.locator("[data-midi='57']").focus()
+    for key in ("ArrowRight", "ArrowRight", "Enter", " "): page.keyboard.press(key)
+    assert [note for note, *_ in asked(page, 2)] == [59, 59]
+    assert page.locator("[data-midi='59']").get_attribute("aria-label") == "B3"
+
+def test_two_fingers_hold_two_notes_and_one_slides_on_and_every_key_is_reached_on_a_phone(open_pad):
+    page = live(open_pad(has_touch=True, is_mobile=True))
+    cdp = page.context.new_cdp_session(page)
+    def touch(kind, *midis):
+        boxes = [page.locator(f"[data-midi='{m}']").bounding_box() for m in midis]
+        cdp.send("Input.dispatchTouchEvent", dict(type=kind, touchPoints=[
+            dict(x=b["x"] + b["width"] / 2, y=b["y"] + .9 * b["height"], id=k) for k, b in enumerate(boxes)]))
+    touch("touchStart", 48, 52)
+    assert [n for n, *_ in asked(page, 2)] == [48, 52] and page.locator("[data-down]").count() == 2
+    touch("touchMove", 48, 53)
+    assert asked(page, 3)[2][0] == 53
+    touch("touchEnd")
+    assert page.locator("[data-down]").count() == 0
+    for _ in range(3): page.get_by_role("button", name="octave up").tap()
+    page.locator("[data-midi='83']").tap(position=dict(x=17, y=90))
+    assert asked(page, 4)[3][0] == 83
+    page.locator(".oplas-field").first.tap(position=dict(x=5, y=5))
+    assert asked(page, 5)[4][1] < -2 and point(page)[2] > 2
+
+def test_midi_is_asked_for_by_its_button_only_and_plays(open_pad):
+    page = live(open_pad(before="""
+      window.input = {id: 'i', name: 'Keys'};
+      navigator.requestMIDIAccess = async () => { window.midi = true; return {inputs: new Map([['i', input]])} };
+      window.send = (...data) => input.onmidimessage({target: input, data});"""))
+    assert not page.evaluate("window.midi")
+    page.get_by_role("button", name="MIDI").click()
+    assert "Keys" in status(page)
+    page.evaluate("send(0x90, 60, 100); send(0x91, 64, 90); send(0x80, 60, 0); send(0x90, 20, 64)")
+    assert [n for n, *_ in asked(page, 2)] == [60, 64] and "G♯0" in status(page)
+    assert page.locator("[data-down]").get_attribute("data-midi") == "64"
+    page.evaluate("() => { navigator.requestMIDIAccess = async () => { throw new Error('denied') } }")
+    page.get_by_role("button", name="MIDI").click()
+    assert status(page) == "No MIDI: denied"
+
+
+# text, chance, memory
+
+def write(page, text):
+    text_of(page).fill(text)
+    page.keyboard.press("Enter")
+
+@pytest.mark.parametrize("text, expected", [
+    ("z = [0.10, -1.20, 0.00, 0.50]; midi = 60", [60, .1, -1.2, 0, .5]), ("z=[.1,−1.2,0,.5]", [57, .1, -1.2, 0, .5]),
+    ("0.1 -1.2 0 5e-1", [57, .1, -1.2, 0, .5]), ("[62, 0.1, -1.2, 0, 0.5]", [62, .1, -1.2, 0, .5])])
+def test_a_point_comes_back_from_text(open_pad, text, expected):
+    page = live(open_pad())
+    write(page, text)
+    assert point(page) == expected == asked(page, 1)[-1]
+    shown = text_of(page).input_value()
+    scope = {}
+    exec(shown, scope)
+    assert [scope["midi"], *scope["z"]] == expected
+
+def test_a_bad_text_is_named_and_nothing_changes(open_pad):
+    page = live(open_pad())
+    for text, named in {"z = [a, 0, 0, 0]": "“a”", "1, 2": "2 came", "4, 0, 0, 0": "z₁ must be within ±3, 4 came", "": "0 came",
+                        "z = [0, 0, 0, 0]; midi = 90": "48 … 83, 90 came", "0 0 0 0; midi = 60.5": "60.5 came", "0 0 0 nan": "“nan”"}.items():
+        write(page, text)
+        assert named in status(page) and "nothing changed" in status(page)
+        assert point(page) == [57, 0, 0, 0, 0] and text_of(page).get_attribute("aria-invalid")
+    assert page.evaluate("asked") == []
+
+def test_copy_and_paste(open_pad):
+    page = live(open_pad(permissions=["clipboard-read", "clipboard-write"]))
+    write(page, "1 2 -1 0.5")
+    page.get_by_role("button", name="Copy").click()
+    page.wait_for_function("document.querySelector('[role=status]').innerText == 'Copied.'")
+    page.get_by_role("slider", name="z₁").press("Home")
+    text_of(page).focus()
+    page.keyboard.press("Control+a")
+    page.keyboard.press("Control+v")
+    page.wait_for_function("it.values()[1] == 1")
+    assert point(page) == [57, 1, 2, -1, .5]
+
+def test_chance_is_repeated_by_its_seed(open_pad):
+    page = live(open_pad())
+    random, seed = page.get_by_role("button", name="Random"), page.get_by_label("Seed")
+    random.click()
+    first, of = point(page), seed.input_value()
+    random.click()
+    assert point(page) != first
+    seed.fill(of)
+    page.keyboard.press("Enter")
+    assert point(page) == first == asked(page, 3)[-1]
+    seed.fill("-1.5")
+    page.keyboard.press("Enter")
+    assert "-1.5" in status(page) and point(page) == first
+
+def test_chance_is_normal(open_pad):
+    page = open_pad(OPTIONS | dict(dims=500, names=[f"z{k}" for k in range(500)], notes=None, start=[0] * 500, limit=9))
+    page.get_by_role("button", name="Random").click()
+    z = np.array(point(page))
+    assert abs(z.mean()) < .15 and abs(z.std() - 1) < .1 and abs((np.abs(z) < 1).mean() - .683) < .07
+    assert abs(np.corrcoef(z[:-1], z[1:])[0, 1]) < .15
+
+def test_points_are_remembered_and_recalled_and_the_ninth_pushes_out_the_first(open_pad):
+    page = live(open_pad())
+    for k in range(9):
+        write(page, f"{k / 10} 0 0 0; midi = {60 + k}")
+        page.get_by_role("button", name="Remember").click()
+    names = page.get_by_role("group", name="remembered").get_by_role("button")
+    assert names.all_inner_texts() == list("23456789")
+    names.first.click()
+    assert point(page) == [61, .1, 0, 0, 0] == asked(page, 10)[-1] and "C♯4" in names.first.get_attribute("aria-label")
+
+def test_a_trajectory_is_recorded_and_loops_until_it_is_stopped(open_pad):
+    page = live(open_pad())
+    record, loop = (page.get_by_role("button", name=n) for n in ("Record", "Loop"))
+    assert loop.is_disabled()
+    record.click()
+    page.get_by_role("slider", name="z₁").press("ArrowRight")
+    page.keyboard.press("d")
+    page.get_by_role("slider", name="z₁").press("ArrowRight")
+    record.click()
+    once = asked(page, 3)
+    page.evaluate("asked.length = 0")
+    loop.click()
+    assert asked(page, 6)[:6] == 2 * once and loop.get_attribute("aria-pressed") == "true"
+    loop.click()
+    n = len(page.evaluate("asked"))
+    page.wait_for_timeout(400)
+    assert len(page.evaluate("asked")) == n
+    loop.click()
+    page.keyboard.press("Escape")
+    assert loop.get_attribute("aria-pressed") == "false"
+
+
+# a sound of one's own
+
+def test_a_sound_of_ones_own_becomes_the_point(open_pad):
+    page = live(open_pad())
+    x = np.zeros((44100, 2))
+    x[22050:, 0] = np.sin(np.arange(22050) * 2 * np.pi * 440 / 44100)
+    choose = page.locator("input[type=file]")
+    choose.set_input_files(dict(name="mine.wav", mimeType="audio/wav", buffer=wav(x, 44100)))
+    page.wait_for_function("taken.length == 1 && it.values()[1] == .5")
+    assert point(page) == [57, .5, -3, 1.23, 0] == asked(page, 1)[-1]
+    heard = np.array(list(page.evaluate("Array.from(taken[0])")))
+    assert len(heard) == 8000 and np.argmax(np.abs(heard) > .02) == pytest.approx(110, abs=12)
+    assert heard[2000:4000].std() == pytest.approx(.5 / np.sqrt(2), rel=.02)
+    spectrum = np.abs(np.fft.rfft(heard[1000:7000] * np.hanning(6000)))
+    assert spectrum.argmax() * RATE / 6000 == pytest.approx(440, abs=4)
+    for name, bytes, named in (("notes.txt", b"no sound", "notes.txt is no sound"), ("rest.wav", wav(np.zeros(999)), "rest.wav is silent")):
+        choose.set_input_files(dict(name=name, mimeType="audio/wav", buffer=bytes))
+        page.wait_for_function("named => document.querySelector('[role=status]').innerText.includes(named)", arg=named)
+    page.evaluate("window.nocode = true")
+    choose.set_input_files(dict(name="odd.wav", mimeType="audio/wav", buffer=wav(x, 44100)))
+    page.wait_for_function("document.querySelector('[role=status]').innerText.includes('no code for odd.wav')")
+    assert point(page) == [57, .5, -3, 1.23, 0]
+
+def test_without_an_encoder_there_is_no_place_for_a_sound(open_pad):
+    page = live(open_pad(before="delete mock.encode"))
+    assert page.locator("input[type=file]").is_hidden()
+
+
+# pictures
+
+def test_a_picture_is_drawn_live_and_says_where_it_is(open_pad):
+    image = '<img data-values="[0,0]" alt="nought" src="data:image/svg+xml,<svg xmlns=%22http://www.w3.org/2000/svg%22 width=%223%22 height=%222%22/>">'
+    options = dict(label="a digit", dims=2, names=["x", "y"], view=dict(kind="image", height=2, width=3, low=0, high=1))
+    page = live(open_pad(options, image))
+    page.get_by_role("slider", name="x").press("ArrowRight")
+    drag(page, (3, 0))
+    page.wait_for_function("asked.at(-1)[0] == 3")
+    pixels = page.evaluate("[...document.querySelector('canvas').getContext('2d').getImageData(0, 0, 3, 2).data].filter((_, k) => k % 4 == 0)")
+    assert pixels == [0, 51, 102, 153, 204, 255]
+    assert page.get_by_role("img", name="a digit: x 3.00, y 0.00").is_visible()
+    assert page.evaluate("document.querySelectorAll('audio').length") == 1
+
+def test_a_decoder_of_pictures_that_fails_leaves_the_nearest_picture(open_pad):
+    image = '<img data-values="[0,0]" alt="nought" src="data:image/svg+xml,<svg xmlns=%22http://www.w3.org/2000/svg%22 width=%223%22 height=%222%22/>">'
+    options = dict(label="a digit", dims=2, names=["x", "y"], view=dict(kind="image", height=2, width=3, low=0, high=1))
+    page = open_pad(options, image, before="mock.decode = async () => { throw new Error('damaged file') }")
+    page.locator(".oplas-field").click()
+    page.wait_for_function("document.querySelector('[role=status]').innerText.includes('damaged file')")
+    assert "precomputed pictures; the nearest is nought" in who(page)
+
+
+def test_another_view_can_be_added_and_plays_what_was_drawn_last(open_pad):
+    page = live(open_pad(dict(label="a bar", dims=2, names=["x", "y"], view=dict(kind="roll")), "", before="window.drawn = [], window.played = [];"))
+    drag(page, (3, 0))
+    page.wait_for_function("played.length")
+    assert page.evaluate("drawn.at(-1)") == page.evaluate("played.at(-1)") == 1
+
+
+# what is heard
+
+def test_one_thing_sounds_on_a_page(open_pad):
+    page = live(open_pad(before="let made = HTMLMediaElement.prototype.pause; window.paused = 0;"
+                                "HTMLMediaElement.prototype.pause = function () { paused += 1; made.call(this); }"))
+    page.locator("[data-midi='57']").click()
+    assert page.evaluate("paused") >= 5, "sounds of the page stop"
+    page.evaluate("cancelled = 0; other.dispatchEvent(new Event('play'))")
+    assert page.evaluate("cancelled") >= 1, "the pad stops when another sound begins"
+
+def test_a_key_is_heard_within_40_ms_of_its_first_block(open_pad):
+    page = live(open_pad(before="""const Ready = AudioContext;
+      window.AudioContext = class extends Ready { constructor(...all) { super(...all); window.context = this; } };"""))
+    assert page.evaluate("[context.state, context.sampleRate]") == ["running", RATE]
+    for midi in (60, 62, 64):
+        page.locator(f"[data-midi='{midi}']").click()
+        page.wait_for_timeout(60)
+    page.wait_for_function("ms.length >= 3")
+    assert 30 < min(page.evaluate("ms")[-3:]) < 30 + 40
+
+RENDER = """async ({rate, blocks, plan}) => {
+  const context = new OfflineAudioContext(1, rate, rate);
+  context.resume = async () => {};
+  const player = oplasPlayer(rate, () => {}, () => context);
+  const cut = (x) => { const out = []; for (let k = 0, b = 0; k < x.length; k += blocks[b++ % blocks.length]) out.push(x.slice(k, k + blocks[b % blocks.length])); return out; };
+  const tone = (hz) => Float32Array.from({length: rate / 2}, (_, k) => .5 * Math.sin(2 * Math.PI * hz * k / rate) * Math.exp(-k / rate) * Math.min(1, k / 300));
+  for (const [at, key, hz] of plan.slice(1)) context.suspend(at).then(() => { act(key, hz); OfflineAudioContext.prototype.resume.call(context); });
+  const act = (key, hz) => hz ? player.start(key, (take) => { cut(tone(hz)).forEach((b, k, all) => take(b, k === all.length - 1)); return () => {}; }) : player.stop(key);
+  act(plan[0][1], plan[0][2]);
+  return Array.from((await context.startRendering()).getChannelData(0)) }"""
+
+@pytest.mark.parametrize("blocks", [[128], [1000], [333, 64, 2048, 1]])
+def test_blocks_meet_without_a_gap(open_pad, blocks):
+    heard = np.array(open_pad().evaluate(RENDER, dict(rate=RATE, blocks=blocks, plan=[[0, 57, 440]])))
+    k = np.arange(RATE // 2)
+    tone = .7 * .5 * np.sin(2 * np.pi * 440 * k / RATE) * np.exp(-k / RATE) * np.minimum(1, k / 300)
+    start = np.argmax(np.abs(heard) > 1e-6) - 1
+    assert start == pytest.approx(.01 * RATE, abs=2)
+    assert np.abs(heard[start:start + len(k)] - tone).max() < 1e-4
+
+def test_a_voice_stops_and_is_struck_again_without_a_click(open_pad):
+    page = open_pad()
+    for plan in ([[0, 57, 440], [.2, 57, None]], [[0, 57, 440], [.2, 57, 440], [.3, 57, 466]]):
+        heard = np.array(page.evaluate(RENDER, dict(rate=RATE, blocks=[500], plan=plan)))
+        bend = np.abs(np.diff(heard[:int(.8 * RATE)], 2)).max()
+        assert bend < 2.1 * .7 * .5 * (2 * np.pi * 466 / RATE) ** 2, bend   # what two such tones bend by themselves
+    assert np.abs(heard[int(.9 * RATE):]).max() < 1e-3
+
+def test_many_voices_are_bent_not_cut(open_pad):
+    plan = [[0, 0, 220]] + [[.02 * k, k, 220 * 2 ** (k / 12)] for k in range(1, 12)]
+    heard = np.array(open_pad().evaluate(RENDER, dict(rate=RATE, blocks=[500], plan=plan)))
+    assert .8 < np.abs(heard).max() < 1
+
+
+# look
+
+POOR = CONTRAST.replace("article :is(", ".oplas-play :is(button, input, label, b, i, span, ")
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("width", [390, 1300])
+def test_it_fits_stands_out_and_can_be_hit(open_pad, width, scheme):
+    page = live(open_pad(viewport=dict(width=width, height=800), color_scheme=scheme))
+    page.get_by_role("button", name="Remember").click()
+    assert page.evaluate("document.documentElement.scrollWidth - innerWidth") <= 0
+    small = page.evaluate("""[...document.querySelectorAll('.oplas-play :is(button, input, [role=slider])')]
+      .map((e) => [e.getBoundingClientRect(), e.outerHTML]).filter(([b]) => b.width < 24 || b.height < 24).map(([, html]) => html)""")
+    assert small == []
+    assert page.evaluate(POOR) == []

@@ -12,17 +12,28 @@ const element = (tag, attributes = {}, ...children) => {
 };
 const button = (text, onclick, attributes = {}) => element("button", {type: "button", onclick, ...attributes}, text);
 
+// A key that is no shortcut of the browser's; and an event that is ours, which nothing else on the page answers.
+const plain = ({ctrlKey, altKey, metaKey}) => !ctrlKey && !altKey && !metaKey;
+const ours = (event) => {
+  event.preventDefault();
+  event.stopPropagation();
+};
+
 // A coordinate within ±limit, to a hundredth, so that the text says all of it. (+ 0 turns -0 into 0.)
 const tidy = (value, limit) => Math.round(100 * Math.max(-limit, Math.min(limit, value))) / 100 + 0;
 
 // 57 is A3, 58 is A♯3.
-const noteName = (midi) => "C C♯ D D♯ E F F♯ G G♯ A A♯ B".split(" ")[midi % 12] + (Math.floor(midi / 12) - 1);
+const NAMES = "C C♯ D D♯ E F F♯ G G♯ A A♯ B".split(" ");
+const noteName = (midi) => NAMES[midi % 12] + (Math.floor(midi / 12) - 1);
 
 // The point as the engine takes it, as words, and as Python.
 const values = (pad) => pad.notes ? [pad.midi, ...pad.z] : [...pad.z];
-const words = (pad, axes) => axes.map((k) => `${pad.names[k]} ${pad.z[k].toFixed(2)}`).join(", ").replaceAll("-", "−");
+const words = (pad, axes) => axes.map((k) => `${pad.names[k]} ${pad.z[k].toFixed(2).replace("-", "−")}`).join(", ");
 const inWords = (pad) => (pad.notes ? noteName(pad.midi) + ", " : "") + words(pad, pad.z.map((_, k) => k));
-const asPython = (pad) => `z = [${pad.z.map((v) => v.toFixed(2)).join(", ")}]` + (pad.notes ? `; midi = ${pad.midi}` : "");
+const asPython = (pad) => {
+  const z = pad.z.map((v) => v.toFixed(2)).join(", ");
+  return pad.notes ? `z = [${z}]; midi = ${pad.midi}` : `z = [${z}]`;
+};
 
 // Numbers as a point: dims of them, or a note before them. An Error says what came and what is accepted.
 const asPoint = (pad, numbers, midi = pad.midi) => {
@@ -77,9 +88,10 @@ const readFaces = (root) => [...root.querySelectorAll(".oplas-faces [data-values
 const useFace = (pad, playing) => {
   const face = nearestFace(pad);
   if (!face) return;
-  answers(pad, `${pad.ready}${pad.loading ? ", while the decoder loads" : ""}; the nearest is ${face.caption.trim()}`);
-  if (pad.picture) return pad.picture.face?.(face.media);
-  if (!playing) return;
+  const until = pad.loading ? ", while the decoder loads" : "";
+  answers(pad, `${pad.ready}${until}; the nearest is ${face.caption.trim()}`);
+  pad.picture?.face?.(face.media);
+  if (!playing || !face.media.play) return;
   for (const sound of document.querySelectorAll("audio.oplas-sound")) sound.pause();
   face.media.currentTime = 0;
   face.media.play().catch((error) => error.name === "AbortError" || say(pad, `No sound: ${error.message}`));
@@ -105,31 +117,33 @@ const wake = (pad) => {
     Object.assign(pad, {live, loading: false});
     answers(pad, live.name ?? "the decoder, in this page");
     if (pad.drop) pad.drop.hidden = !live.encode;
+    if (pad.held.size || (pad.heard && !pad.faces.length)) sound(pad);     // what waits to be heard
     show(pad);
   }).catch((error) => fail(pad, error));
 };
 
-// What an engine's numbers become, by the kind of view: how to draw them and how to draw a face; maybe how to play.
+// What an engine's numbers become, by the kind of view. A view has an element to show, draw(numbers), and, if it can,
+// face(media), which draws a ready-made face, and play(), which sounds what was drawn last.
 const views = {
   image: (pad, {height, width, low, high}) => {
-    const canvas = element("canvas", {class: "oplas-picture", width, height, role: "img"});
-    const context = canvas.getContext("2d");
+    const shown = element("canvas", {class: "oplas-picture", width, height, role: "img"});
+    const context = shown.getContext("2d");
     const draw = (numbers) => {
       const grey = new Uint8ClampedArray(4 * width * height).fill(255);
       numbers.forEach((v, k) => grey.fill(Math.round(255 * (v - low) / (high - low)), 4 * k, 4 * k + 3));
       context.putImageData(new ImageData(grey, width, height), 0, 0);
     };
-    const face = (image) => image.decode().then(() => context.drawImage(image, 0, 0, width, height));
-    return {canvas, draw, face};
+    const face = (image) => image.decode().then(() => context.drawImage(image, 0, 0, width, height), () => {});
+    return {shown, draw, face};
   },
 };
 
-// Show the point as a picture. The engine is asked for one at a time, and then for where the point is by then.
-const show = async (pad) => {
+// Show the point, and then play it. The engine is asked for one view at a time, then for where the point is by then.
+const show = async (pad, playing = false) => {
   if (!pad.picture) return;
-  pad.picture.canvas.setAttribute("aria-label", `${pad.label}: ${inWords(pad)}`);
-  pad.wanted = values(pad);
-  if (!pad.live) return useFace(pad);
+  pad.picture.shown.setAttribute("aria-label", `${pad.label}: ${inWords(pad)}`);
+  Object.assign(pad, {wanted: values(pad), playing});
+  if (!pad.live) return useFace(pad, playing);
   if (pad.decoding) return;
   pad.decoding = true;
   try {
@@ -138,6 +152,7 @@ const show = async (pad) => {
       pad.wanted = null;
       pad.picture.draw(await pad.live.decode(asked));
     }
+    if (pad.playing) pad.picture.play();
   } catch (error) {
     fail(pad, error);
   }
@@ -149,7 +164,7 @@ const sound = (pad, midi = pad.midi) => {
   if (midi !== pad.midi) place(pad, pad.z, midi);
   Object.assign(pad, {heard: asPython(pad), heardAt: performance.now()});
   tape(pad, {sounds: true});
-  if (pad.picture) return pad.picture.play?.();
+  if (pad.picture) return pad.picture.play && show(pad, true);
   if (!pad.live) return useFace(pad, true);
   const point = values(pad);
   try {
@@ -231,17 +246,15 @@ const byPointer = (pad, field, slider, move) => {
 // Arrows go a thirtieth of the range to either side, with shift a tenth of that; Home goes to zero.
 const ARROWS = {ArrowLeft: [-1, 0], ArrowRight: [1, 0], ArrowDown: [0, -1], ArrowUp: [0, 1], Home: [0, 0]};
 const byArrows = (pad, field, axes, move) => {
-  const ours = ({key, ctrlKey, altKey, metaKey}) => key in ARROWS && !ctrlKey && !altKey && !metaKey;
   field.addEventListener("keydown", (event) => {
-    if (!ours(event)) return;
-    event.preventDefault();
-    event.stopPropagation();
+    if (!(event.key in ARROWS && plain(event))) return;
+    ours(event);
     const step = pad.limit / (event.shiftKey ? 300 : 30), [right, up] = ARROWS[event.key];
     const by = axes.length > 1 ? [right, up] : [right + up];
     move(axes.map((axis, k) => event.key === "Home" ? 0 : pad.z[axis] + step * by[k]));
     follow(pad, false);
   });
-  field.addEventListener("keyup", (event) => ours(event) && follow(pad, true));
+  field.addEventListener("keyup", ({key}) => key in ARROWS && follow(pad, true));
 };
 
 // A key goes down or up; `by` is the finger, computer key or MIDI key that holds it.
@@ -264,18 +277,15 @@ const shiftOctave = (pad, by) => {
   const octave = pad.octave + 12 * by;
   if (octave + 11 < pad.notes[0] || octave > pad.notes.at(-1)) return;
   pad.octave = octave;
-  for (const [midi, key] of pad.keys) key.firstChild.textContent = ROW[midi - octave]?.at(-1).toLowerCase() ?? "";
+  for (const [midi, key] of pad.keys) key.lastChild.textContent = ROW[midi - octave]?.at(-1).toLowerCase() ?? "";
   const first = pad.keys.get(Math.max(octave, pad.notes[0]));
-  first.parentElement.scrollLeft = first.offsetLeft - first.parentElement.offsetLeft;
+  first.parentElement.scrollLeft = first.offsetLeft - 3;
 };
 const byComputerKeys = (pad) => {
   pad.root.addEventListener("keydown", (event) => {
-    const {code, target, ctrlKey, altKey, metaKey, repeat} = event;
-    if (ctrlKey || altKey || metaKey || target.matches("input")) return;
-    const shift = {KeyZ: -1, KeyX: 1}[code];
-    if (!shift && !ROW.includes(code)) return;
-    event.preventDefault();
-    event.stopPropagation();
+    const {code, target, repeat} = event, shift = {KeyZ: -1, KeyX: 1}[code];
+    if (!plain(event) || target.matches("input") || !(shift || ROW.includes(code))) return;
+    ours(event);
     if (shift) shiftOctave(pad, shift);
     else if (!repeat) press(pad, code, pad.octave + ROW.indexOf(code));
   });
@@ -285,36 +295,40 @@ const byComputerKeys = (pad) => {
   });
 };
 
-// The piano: one stop of the Tab key, arrows go from key to key, fingers may slide.
+// The piano: one stop of the Tab key; arrows go from key to key, Enter strikes; fingers press and slide.
 const piano = (pad) => {
-  pad.keys = new Map(pad.notes.map((midi) => [midi, button("", ({detail}) => detail || sound(pad, midi), {
-    "aria-label": noteName(midi), tabindex: midi === pad.midi ? 0 : -1, "data-midi": midi,
-    class: noteName(midi)[1] === "♯" ? "oplas-black" : "oplas-white"})]));
-  for (const key of pad.keys.values()) key.append(element("span", {"aria-hidden": true}));
+  pad.keys = new Map(pad.notes.map((midi) => [midi, pianoKey(pad, midi)]));
   const keys = element("div", {class: "oplas-piano", role: "group", "aria-label": "piano"}, ...pad.keys.values());
-  const touched = ({clientX, clientY}) => document.elementFromPoint(clientX, clientY)?.closest?.("[data-midi]");
-  const slide = (event) => {
-    const key = pad.held.has(event.pointerId) && touched(event);
-    if (key && keys.contains(key)) press(pad, event.pointerId, +key.dataset.midi);
-  };
+  const touch = (event, key) => key && keys.contains(key) && press(pad, event.pointerId, +key.dataset.midi);
   keys.addEventListener("pointerdown", (event) => {
-    const key = event.target.closest("[data-midi]");
-    if (!key || event.button) return;
+    if (event.button) return;
     event.preventDefault();
-    key.focus({preventScroll: true});
-    press(pad, event.pointerId, +key.dataset.midi);
+    event.target.closest("[data-midi]")?.focus({preventScroll: true});
+    touch(event, event.target.closest("[data-midi]"));
   });
-  keys.addEventListener("keydown", (event) => {
-    const by = {ArrowLeft: -1, ArrowRight: 1}[event.key], key = pad.keys.get(+event.target.dataset.midi + by);
-    if (!key || event.ctrlKey || event.altKey || event.metaKey) return;
-    event.preventDefault();
-    event.stopPropagation();
-    key.focus();
-  });
-  keys.addEventListener("focusin", ({target}) => pad.keys.forEach((key) => { key.tabIndex = key === target ? 0 : -1; }));
+  const slide = (event) => pad.held.has(event.pointerId)
+    && touch(event, document.elementFromPoint(event.clientX, event.clientY)?.closest("[data-midi]"));
   const up = ({pointerId}) => release(pad, pointerId);
   listen(pad, {pointermove: slide, pointerup: up, pointercancel: up});
+  keys.addEventListener("keydown", (event) => {
+    const by = {ArrowLeft: -1, ArrowRight: 1}[event.key], next = pad.keys.get(+event.target.dataset.midi + by);
+    if (!next || !plain(event)) return;
+    ours(event);
+    next.focus();
+  });
+  keys.addEventListener("focusin", ({target}) => {
+    for (const key of pad.keys.values()) key.tabIndex = key === target ? 0 : -1;
+  });
   return keys;
+};
+
+// A key of it. A click with no finger on it (`detail` is 0) is Enter, Space or a screen reader's.
+const pianoKey = (pad, midi) => {
+  const name = noteName(midi);
+  const key = button("", ({detail}) => detail || sound(pad, midi), {"aria-label": name, "data-midi": midi,
+    tabindex: midi === pad.midi ? 0 : -1, class: name[1] === "♯" ? "oplas-black" : "oplas-white"});
+  key.append(element("span", {"aria-hidden": true}));
+  return key;
 };
 
 // Beside the piano: which octave the computer's keys play (it scrolls into view on a phone), and a MIDI keyboard.
@@ -329,7 +343,8 @@ const pianoTools = (pad) => {
 
 // Listeners on the window, for as long as the pad is there.
 const listen = (pad, listeners) => {
-  for (const [name, listener] of Object.entries(listeners)) addEventListener(name, listener, {signal: pad.gone.signal});
+  const {signal} = pad.gone;
+  for (const [name, listener] of Object.entries(listeners)) addEventListener(name, listener, {signal});
 };
 
 // A MIDI keyboard, asked for when its button is pressed and not before.
@@ -344,8 +359,8 @@ const byMidi = async (pad) => {
     const hook = () => access.inputs.forEach((input) => { input.onmidimessage = heard; });
     access.onstatechange = hook;
     hook();
-    const names = [...access.inputs.values()].map((input) => input.name);
-    say(pad, names.length ? `MIDI from ${names.join(", ")}.` : "No MIDI keyboard yet: plug one in, it will be heard.");
+    const names = [...access.inputs.values()].map((input) => input.name).join(", ");
+    say(pad, names ? `MIDI from ${names}.` : "No MIDI keyboard yet: plug one in, it will be heard.");
   } catch (error) {
     say(pad, `No MIDI: ${error.message}`);
   }
@@ -385,7 +400,7 @@ const textTools = (pad) => {
 const chanceTools = (pad) => {
   const input = element("input", {type: "text", inputmode: "numeric", size: 6, value: 0});
   const drawn = (text) => {
-    if (!/^\d{1,9}$/.test(text.trim())) throw new Error(`a whole number from 0 to 999999999 is accepted, “${text}” came`);
+    if (!/^\s*\d{1,9}\s*$/.test(text)) throw new Error(`a whole number, 0 … 999999999, is accepted, “${text}” came`);
     return {z: normals(+text, pad.dims).map((v) => tidy(v, pad.limit)), midi: pad.midi};
   };
   const next = () => {
@@ -411,49 +426,47 @@ const memoryTools = (pad) => {
 // Half a minute at most is recorded: every step is a time, a point, and whether it sounds.
 const LONGEST = 30;
 const tape = (pad, step) => pad.steps?.push({at: performance.now() - pad.since, z: pad.z, midi: pad.midi, ...step});
+const startTape = (pad) => {
+  endLoop(pad);
+  Object.assign(pad, {steps: [], since: performance.now(), full: setTimeout(() => stopTape(pad), 1000 * LONGEST)});
+  tape(pad, {});
+  pad.record.setAttribute("aria-pressed", true);
+  say(pad, `Recording moves and notes, ${LONGEST} seconds at most.`);
+};
+const stopTape = (pad) => {
+  clearTimeout(pad.full);
+  pad.recorded = {steps: pad.steps, length: Math.max(250, performance.now() - pad.since)};
+  pad.steps = null;
+  pad.loop.disabled = false;
+  pad.record.setAttribute("aria-pressed", false);
+  say(pad, `Recorded ${(pad.recorded.length / 1000).toFixed(1)} seconds. Loop plays them.`);
+};
+const startLoop = (pad) => {
+  if (pad.steps) stopTape(pad);
+  pad.loop.setAttribute("aria-pressed", true);
+  runSteps(pad, pad.recorded, performance.now(), 0);
+};
+const endLoop = (pad) => {
+  clearTimeout(pad.looping);
+  pad.looping = null;
+  pad.loop.setAttribute("aria-pressed", false);
+};
 const tapeTools = (pad) => {
-  const record = button("Record", () => pad.steps ? stop() : start(), {"aria-pressed": false});
-  const loop = button("Loop", () => pad.looping ? endLoop() : play(), {"aria-pressed": false, disabled: ""});
-  let timer = null, take = null;
-  const endLoop = () => {
-    clearTimeout(pad.looping);
-    pad.looping = null;
-    loop.setAttribute("aria-pressed", false);
-  };
-  const start = () => {
-    endLoop();
-    Object.assign(pad, {steps: [], since: performance.now()});
-    tape(pad, {});
-    timer = setTimeout(stop, 1000 * LONGEST);
-    record.setAttribute("aria-pressed", true);
-    say(pad, `Recording moves and notes, ${LONGEST} seconds at most.`);
-  };
-  const stop = () => {
-    clearTimeout(timer);
-    take = {steps: pad.steps, length: Math.max(250, performance.now() - pad.since)};
-    pad.steps = null;
-    loop.disabled = false;
-    record.setAttribute("aria-pressed", false);
-    say(pad, `Recorded ${(take.length / 1000).toFixed(1)} seconds. Loop plays them.`);
-  };
-  const play = () => {
-    if (pad.steps) stop();
-    loop.setAttribute("aria-pressed", true);
-    runSteps(pad, take, performance.now(), 0);
-  };
-  pad.endLoop = endLoop;
-  return [record, loop];
+  pad.record = button("Record", () => pad.steps ? stopTape(pad) : startTape(pad), {"aria-pressed": false});
+  pad.loop = button("Loop", () => pad.looping ? endLoop(pad) : startLoop(pad), {"aria-pressed": false, disabled: ""});
+  return [pad.record, pad.loop];
 };
 
 // Step k of a round that began at `since`, and in its time the next one.
-const runSteps = (pad, take, since, k) => {
-  if (k === take.steps.length) return runSteps(pad, take, since + take.length, 0);
+const runSteps = (pad, recorded, since, k) => {
+  const {steps, length} = recorded;
+  if (k === steps.length) return runSteps(pad, recorded, since + length, 0);
   pad.looping = setTimeout(() => {
-    const {z, midi, sounds} = take.steps[k];
+    const {z, midi, sounds} = steps[k];
     place(pad, z, midi);
     if (sounds) sound(pad);
-    runSteps(pad, take, since, k + 1);
-  }, since + take.steps[k].at - performance.now());
+    runSteps(pad, recorded, since, k + 1);
+  }, since + steps[k].at - performance.now());
 };
 
 // A sound file as one channel of `length` samples at `sampleRate`, from just before its onset.
@@ -499,7 +512,7 @@ const fileTools = (pad) => {
 
 // What the reader does anywhere on the pad: a touch of a control wakes it, Escape ends all sound.
 const byTouch = (pad) => {
-  const controls = "button, input, label, [role=slider], .oplas-field";
+  const controls = "button, input, label, .oplas-field";
   const touched = ({target}) => target.closest(controls) && wake(pad);
   for (const kind of ["pointerdown", "pointerup", "click", "paste", "drop"])
     pad.root.addEventListener(kind, touched, true);
@@ -510,7 +523,7 @@ const byTouch = (pad) => {
   }, true);
 };
 const hushPad = (pad) => {
-  pad.endLoop();
+  endLoop(pad);
   pad.player?.stopAll();
   for (const {media} of pad.faces) media.pause?.();
 };
@@ -520,7 +533,7 @@ const build = (pad) => {
   const row = (...children) => element("div", {class: "oplas-row"}, ...children);
   const firsts = pad.z.map((_, k) => k).filter((k) => k % 2 === 0);
   const pads = firsts.map((k) => xyPad(pad, k + 1 < pad.dims ? [k, k + 1] : [k]));
-  const face = element("div", {class: "oplas-play"}, ...(pad.picture ? [pad.picture.canvas] : []), row(...pads));
+  const face = element("div", {class: "oplas-play"}, ...(pad.picture ? [pad.picture.shown] : []), row(...pads));
   if (pad.notes) face.append(piano(pad), row(...pianoTools(pad)));
   face.append(row(...textTools(pad)), row(...chanceTools(pad), ...memoryTools(pad), ...tapeTools(pad)));
   if (pad.encode) face.append(fileTools(pad));
@@ -536,14 +549,15 @@ const takeOver = (root, label) => {
   root.setAttribute("data-lm-suppress-shortcuts", "true");
 };
 
-// Build the instrument into `root`. `start` is laid out as the engine's values are; `engine` is called at the first touch.
+// Build the instrument into `root`. `start`: laid out as the engine's values; `engine`: called at the first touch.
 const oplasPad = (root, options, engine) => {
   const {label, dims, notes, sampleRate, view = "sound", limit = 3} = options;
   const start = options.start ?? [...(notes ? [notes[notes.length >> 1]] : []), ...Array(dims).fill(0)];
   const pad = {...options, root, engine, view, limit, z: start.slice(-dims), midi: notes && start[0],
-    faces: readFaces(root), ready: `precomputed ${view === "sound" ? "sounds" : "pictures"}`,
-    drawers: [], held: new Map(), heardAt: -Infinity, gone: new AbortController(),
+    faces: readFaces(root), drawers: [], held: new Map(), heardAt: -Infinity, gone: new AbortController(),
     status: element("p", {role: "status"}), who: element("p", {class: "oplas-who"})};
+  const ready = view === "sound" ? "precomputed sounds" : "precomputed pictures";
+  pad.ready = pad.faces.length ? ready : "nobody yet";
   const sounding = (ms) => root.dispatchEvent(new CustomEvent("oplas-sounding", {detail: {ms}}));
   if (view === "sound" && window.AudioContext) pad.player = oplasPlayer(sampleRate, sounding);
   if (view !== "sound") pad.picture = views[view.kind](pad, view);

@@ -1,7 +1,10 @@
 // Sound that comes in blocks, played without a gap: each block is queued on the sample where the last one ends.
 
-// In seconds: how far ahead of the clock a voice begins, when a block has come too late, how long a fade takes.
-const AHEAD = .01, LATE = .003, FADE = .012;
+// In seconds: how long a fade takes, and how close to the clock a block has come too late.
+const FADE = .012, LATE = .003;
+
+// What begins now is set so far ahead: the sound card takes its samples in batches, of which one may be on its way.
+const soon = (context) => context.currentTime + Math.max(.01, context.baseLatency || 0);
 
 // At most so many voices sound, each at this gain. What they add up to beyond .8 is bent below 1, not cut off.
 const VOICES = 8, GAIN = .7;
@@ -29,7 +32,7 @@ const openAudio = (sampleRate) => {
 // Queue a block behind the last one of its voice; one that comes too late starts afresh. Its start, in samples.
 const queueBlock = (context, voice, block, sampleRate) => {
   const now = context.currentTime * sampleRate;
-  if (!(voice.next > now + LATE * sampleRate)) voice.next = Math.ceil(now + AHEAD * sampleRate);
+  if (!(voice.next > now + LATE * sampleRate)) voice.next = Math.ceil(soon(context) * sampleRate);
   const buffer = new AudioBuffer({length: block.length, sampleRate});
   buffer.copyToChannel(block, 0);
   const source = new AudioBufferSourceNode(context, {buffer}), start = voice.next;
@@ -45,8 +48,8 @@ const fadeOut = (context, voice) => {
   if (voice.stopped) return;
   voice.stopped = true;
   voice.cancel?.();
-  const now = context.currentTime, end = now + FADE;
-  voice.gain.gain.setValueAtTime(1, now).linearRampToValueAtTime(0, end);
+  const begin = soon(context), end = begin + FADE;
+  voice.gain.gain.setValueAtTime(1, begin).linearRampToValueAtTime(0, end);
   for (const source of voice.sources) source.stop(end);
   if (voice.replaces) fadeOut(context, voice.replaces);
 };
@@ -74,62 +77,59 @@ const hush = (player) => {
   document.dispatchEvent(new CustomEvent("oplas-hush", {detail: player}));
 };
 
+// Called from the reader's own touch, since browsers let sound begin only there.
+const wakeAudio = (player) => {
+  player.context ??= player.open(player.sampleRate);
+  player.sum ??= mixer(player.context);
+  if (player.context.state !== "running") player.context.resume().catch(() => {});
+};
+
+// A block has come. With the first one, the voice that had this key gives way.
+const takeBlock = ({context, sampleRate, sounding, voices}, voice, block, last) => {
+  if (voice.stopped || !block.length) return;
+  if (voice.replaces) fadeOut(context, voice.replaces);
+  voice.replaces = null;
+  const start = queueBlock(context, voice, block, sampleRate);
+  const ms = voice.heard ? NaN : delay(context, voice, block, start, sampleRate);
+  if (ms >= 0) sounding(ms);
+  voice.heard ||= ms >= 0;
+  if (last) voice.sources.at(-1).onended = () => voices.get(voice.key) === voice && voices.delete(voice.key);
+};
+
+// Start a voice: `ask(take)` asks for its blocks and returns how to cancel them. A ninth voice ends the oldest.
+const startVoice = (player, key, ask) => {
+  const {context, voices, sum} = player;
+  const voice = {key, pressed: performance.now(), gain: new GainNode(context), sources: []};
+  voice.replaces = handOver(context, voices.get(key));
+  voice.gain.connect(sum);
+  voices.delete(key);
+  if (voices.size === VOICES) stopVoice(player, voices.keys().next().value);
+  voices.set(key, voice);
+  voice.cancel = ask((block, last) => takeBlock(player, voice, block, last));
+};
+const stopVoice = ({context, voices}, key) => {
+  if (voices.has(key)) fadeOut(context, voices.get(key));
+  voices.delete(key);
+};
+
 // The player of one pad. `sounding(ms)` is called once a voice, when its first sound is queued.
 const oplasPlayer = (sampleRate, sounding = () => {}, open = openAudio) => {
-  const voices = new Map(), player = {};           // key -> voice, the oldest first
-  let context = null, sum = null;
-
-  // Called from the reader's own touch, since browsers let sound begin only there.
-  player.wake = () => {
-    context ??= open(sampleRate);
-    sum ??= mixer(context);
-    if (context.state !== "running") context.resume().catch(() => {});
-  };
-
-  // A block has come. With the first one, the voice that had this key gives way.
-  const take = (key, voice, block, last) => {
-    if (voice.stopped || !block.length) return;
-    if (voice.replaces) fadeOut(context, voice.replaces);
-    voice.replaces = null;
-    const start = queueBlock(context, voice, block, sampleRate);
-    const ms = voice.heard ? NaN : delay(context, voice, block, start, sampleRate);
-    if (ms >= 0) sounding(ms);
-    voice.heard ||= ms >= 0;
-    if (last) voice.sources.at(-1).onended = () => voices.get(key) === voice && voices.delete(key);
-  };
-
-  // Start a voice: `ask(take)` asks for its blocks and returns how to cancel them. A ninth voice ends the oldest.
+  const voices = new Map(), gone = new AbortController(), {signal} = gone;     // key -> voice, the oldest first
+  const player = {sampleRate, sounding, open, voices, wake: () => wakeAudio(player)};
   player.start = (key, ask) => {
     player.wake();
     hush(player);
-    const voice = {pressed: performance.now(), gain: new GainNode(context), sources: []};
-    voice.replaces = handOver(context, voices.get(key));
-    voice.gain.connect(sum);
-    voices.delete(key);
-    if (voices.size === VOICES) player.stop(voices.keys().next().value);
-    voices.set(key, voice);
-    voice.cancel = ask((block, last) => take(key, voice, block, last));
+    startVoice(player, key, ask);
   };
-
-  player.stop = (key) => {
-    if (voices.has(key)) fadeOut(context, voices.get(key));
-    voices.delete(key);
-  };
+  player.stop = (key) => stopVoice(player, key);
   player.stopAll = () => [...voices.keys()].forEach(player.stop);
-  player.running = () => context?.state === "running";
-
-  // Someone else on the page begins to sound.
-  const giveWay = ({detail, target}) => {
-    const sound = target.matches?.("audio.oplas-sound");
-    if (sound || (detail && detail !== player)) player.stopAll();
-  };
-  document.addEventListener("play", giveWay, true);
-  document.addEventListener("oplas-hush", giveWay);
   player.close = () => {
     player.stopAll();
-    document.removeEventListener("play", giveWay, true);
-    document.removeEventListener("oplas-hush", giveWay);
-    context?.close?.();
+    player.context?.close();
+    gone.abort();
   };
+  const isSound = ({target}) => target.matches?.("audio.oplas-sound");
+  document.addEventListener("play", (event) => isSound(event) && player.stopAll(), {capture: true, signal});
+  document.addEventListener("oplas-hush", ({detail}) => detail === player || player.stopAll(), {signal});
   return player;
 };
