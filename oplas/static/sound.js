@@ -40,8 +40,8 @@ const oplasSound = (() => {
     }
   };
 
-  // Solves A Aᵀ s = mel. Only rows side by side share bins, so the matrix has ones on its diagonal, `side` next
-  // to it, and Gauss's elimination goes down once and up once (Thomas).
+  // Solves A Aᵀ s = mel. Only rows side by side share bins, so the matrix has ones on its diagonal and `side`
+  // next to it, and Gauss's elimination goes down once and up once (Thomas).
   const tridiagonal = ({side, n}) => {
     const pivot = new Float64Array(n).fill(1);
     for (let i = 1; i < n; i++) pivot[i] -= side[i - 1] ** 2 / pivot[i - 1];
@@ -163,8 +163,8 @@ const oplasSound = (() => {
     return all;
   };
 
-  // GriffinLimStream: sound while the magnitudes still come. What waits are frames' sizes and, of the first `known`,
-  // spectra c with phases so far; `tail` and `weight` are sound and squared windows that reach in.
+  // GriffinLimStream: sound while the magnitudes still come. What waits are the frames' sizes and, of the first
+  // `known`, spectra c with phases so far; `tail` and `weight` are sound and squared windows that reach in.
   const griffinLim = ({analyse, add, window, bins, nFft, hop}, {block, lookAhead, rounds, momentum = .99}) => {
     const most = whole('block', block, 1) + whole('lookAhead', lookAhead, 1);
     whole('rounds', rounds, 0);
@@ -275,7 +275,9 @@ const oplasSound = (() => {
       const out = new Float32Array((to - from) * bins);
       for (let f = from; f < to; f++) {
         for (let i = 0; i < n; i++) {
-          mel[i] = floor * Math.expm1(Math.max(0, picture[i * frames + f] + 1) * top / 2) / bank.norm[i];
+          const x = picture[i * frames + f];
+          if (!Number.isFinite(x)) refuse('picture', x, 'finite');
+          mel[i] = floor * Math.expm1(Math.max(0, x + 1) * top / 2) / bank.norm[i];
         }
         invert(mel, out.subarray((f - from) * bins, (f - from + 1) * bins));
       }
@@ -291,14 +293,16 @@ const oplasSound = (() => {
       for (let f = 0; f < frames; f++) {
         for (let k = 0, i = 2 * f * bins; k < bins; k++, i += 2) y[k] = Math.sqrt(c[i] ** 2 + c[i + 1] ** 2);
         filtered(bank, y, mel);
-        for (let i = 0; i < n; i++) out[i * frames + f] = 2 / top * Math.log1p(mel[i] * bank.norm[i] / floor) - 1;
+        for (let i = 0; i < n; i++) {
+          out[i * frames + f] = 2 / top * Math.log1p(mel[i] * bank.norm[i] / floor) - 1;
+        }
       }
       return out;
     };
 
     const stream = (settings) => griffinLim(turn, settings);
 
-    // A picture's sound, `length` samples in all, block by block, so that the first is heard while others are made.
+    // A picture's sound, `length` samples in all, block by block: the first is heard while others are made.
     function* blocks(picture, frames, length, {block = 16, lookAhead = 4, rounds = 10} = {}) {
       const voice = stream({block, lookAhead, rounds});
       let left = whole('length', length, 1);
