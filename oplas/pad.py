@@ -8,7 +8,7 @@ import hashlib, html, json
 from collections.abc import Callable, Sequence
 import numpy as np
 from .checks import positive, whole
-from .web import WebModel, beside, script
+from .web import RUNTIME, WebModel, beside, script
 from .widgets import look, styles
 
 # %% auto #0
@@ -45,7 +45,7 @@ _FACE = "player", "pad", "roll", "live", "pads"
 
 def _page(options: dict, faces: str, model: WebModel | None) -> str:
     "The element of a pad, with all that it carries."
-    carried = "" if model is None else beside("runtime", script("fft", "web", "sound", "worker")) + beside("model", model.text)
+    carried = "" if model is None else beside("runtime", script(*RUNTIME)) + beside("model", model.text)
     return f"<div class='oplas-pad' data-options='{html.escape(json.dumps(options))}'>{faces}{carried}</div>"
 
 def _builder() -> str:

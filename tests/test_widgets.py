@@ -380,8 +380,10 @@ COMMENT, RULE = r"/\*[^*]*\*/", r"[^{}@;]+\{(?:\s*[-\w]+:\s[^{};]+;)+\s*\}"
 def asset(name): return (files("oplas") / "static" / name).read_text(encoding="utf-8")
 
 
-def test_every_control_has_a_look_and_a_script():
-    assert {file.name for file in STATIC if file.suffix != ".svg"} == {f"{name}.{kind}" for name in CONTROLS for kind in ("css", "js")}
+def test_every_control_has_a_look_and_a_script_and_no_file_is_without_use():
+    carried = {f"{name}.js" for name in (*pad._FACE, *web.RUNTIME, "kernel")} | {"pad.css"}
+    here = {file.name for file in STATIC if file.suffix in (".css", ".js")}
+    assert here == carried | {f"{name}.{kind}" for name in CONTROLS for kind in ("css", "js")}
 
 @pytest.mark.parametrize("name", CONTROLS)
 def test_a_script_is_one(name, tmp_path):

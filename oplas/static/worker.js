@@ -1,8 +1,13 @@
 // The Worker's side: it takes a model's text once, and then answers questions. A stopped sound is not finished.
 
 const oplasLoaded = (text) => {
-  const { decode, encode, sound } = JSON.parse(text);
-  return { decode: oplasProgram(decode), encode: encode && oplasProgram(encode), sound: sound && oplasSound(sound), ...sound };
+  const { decode, encode, sound, first } = JSON.parse(text);
+  return { decode: oplasProgram(decode), encode: encode && oplasProgram(encode), sound: sound && oplasSound(sound), first, ...sound };
+};
+
+// A browser makes code quick once it has run for a while: a first block that nobody hears, twice.
+const oplasWarm = ({ decode, sound, frames, length, first }) => {
+  for (let k = 0; k < 2 && sound; k++) sound.blocks(decode(first), frames, length).next();
 };
 
 // A whole note at once, for those who can wait.
@@ -38,7 +43,7 @@ const oplasWorker = (post) => {
   };
 
   const answer = ({ id, text, decode, sound, encode }) => {
-    if (text) return (model = oplasLoaded(text), post({ id }));
+    if (text) return (model = oplasLoaded(text), oplasWarm(model), post({ id }));
     if (decode) return post({ id, numbers: finite(model.decode(decode)) });
     if (encode) return post({ id, numbers: finite(model.encode(model.sound.picture(encode, model.frames))) });
     return sing(id, sound);
