@@ -668,6 +668,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '', 'doc_host': '', 'git_url
                            'oplas.web._rows': ('web.html#_rows', 'oplas/web.py'),
                            'oplas.web._softmax': ('web.html#_softmax', 'oplas/web.py'),
                            'oplas.web._spread': ('web.html#_spread', 'oplas/web.py'),
+                           'oplas.web._with': ('web.html#_with', 'oplas/web.py'),
                            'oplas.web._written': ('web.html#_written', 'oplas/web.py'),
                            'oplas.web.beside': ('web.html#beside', 'oplas/web.py'),
                            'oplas.web.script': ('web.html#script', 'oplas/web.py'),

@@ -467,5 +467,6 @@ def bar_pad(seed: int = 0,  # of the training
     rows = 1.5 * torch.randn(256, len(dims), generator=torch.Generator().manual_seed(0))
     web = to_web(Turned(model, start, dims), rows, tolerance=.02)
     view = {"kind": "roll", "ticks": model.ticks, "words": model.high - model.low + 3, "low": model.low}
-    return LatentPad(web, dims=len(dims), names=[f"dimension {dim + 1}" for dim in dims], label="A bar of a fiddle tune",
-                     faces=[face(a, b) for a in (-2., 0., 2.) for b in (-2., 0., 2.)], view=view)
+    names, steps = [f"dimension {dim + 1}" for dim in dims], (-2., 0., 2.)
+    return LatentPad(web, dims=len(dims), names=names, label="A bar of a fiddle tune",
+                     faces=[face(a, b) for a in steps for b in steps], view=view)

@@ -432,7 +432,8 @@ def _drop_thebe(app, page, template, context, doctree) -> None:
     context["script_files"] = [f for f in context.get("script_files", []) if not is_thebe(f)]
 
 # %% ../nbs/32_book.ipynb #3c5847c0
-_CARRIED = re.compile(r'<script (?:type="text/plain" )?class="oplas-(beside|code)"([^>]*?)data-name="([\w-]+)">(.+?)</script>', re.S)
+_CARRIED = re.compile(r'<script (?:type="text/plain" )?class="oplas-(beside|code)"([^>]*?)data-name="([\w-]+)">'
+                      r'(.+?)</script>', re.S)
 
 def _put_beside(app, page, template, context, doctree) -> None:
     "Put what controls carry into files of `_static/live`."

@@ -19,16 +19,18 @@ def _options(dims, notes, sample_rate, label, names, limit, start, view) -> dict
     "What the page needs to know of a pad. ValueError on what does not fit together."
     whole("dims", dims, 1)
     names = [f"z{'₁₂₃₄₅₆₇₈₉'[k]}" if k < 9 else f"z[{k}]" for k in range(dims)] if names is None else [*names]
-    if len(names) != dims or len({*names}) < dims: raise ValueError(f"names must be {dims} different names, got {names}")
+    if not len(names) == len({*names}) == dims: raise ValueError(f"names must be {dims} different names, got {names}")
     if not isinstance(label, str) or not label.strip(): raise ValueError("label is empty: say what is played")
     notes = notes if notes is None else [whole("notes", n, 0, 127) for n in notes]
     if notes is not None and (not notes or notes != [*range(notes[0], notes[0] + len(notes))]):
         raise ValueError(f"notes must be MIDI numbers without a gap, lowest first, got {notes}")
-    size, middle = dims + (notes is not None), [] if notes is None else [notes[len(notes) // 2]]
+    middle = [] if notes is None else [notes[len(notes) // 2]]
     start = [*middle, *[0.] * dims] if start is None else [float(v) for v in start]
-    if len(start) != size: raise ValueError(f"start must hold {size} numbers, the note first if there are notes, got {start}")
-    return {"label": label, "dims": dims, "names": names, "limit": positive("limit", limit), "start": start, "notes": notes,
-            "sampleRate": whole("sample_rate", sample_rate, 3000, 192_000), "view": view}
+    if len(start) != dims + len(middle):
+        raise ValueError(f"start must hold {dims + len(middle)} numbers, the note first if there are any, got {start}")
+    rate, limit = whole("sample_rate", sample_rate, 3000, 192_000), positive("limit", limit)
+    return {"label": label, "dims": dims, "names": names, "limit": limit, "start": start, "notes": notes,
+            "sampleRate": rate, "view": view}
 
 def _faces(faces: Sequence, size: int) -> str:
     "The ready-made sounds or pictures, as HTML. ValueError if one has not as many numbers as the pad."
@@ -36,8 +38,10 @@ def _faces(faces: Sequence, size: int) -> str:
     for values, media, words in faces:
         values = [float(v) for v in values]
         if len(values) != size: raise ValueError(f"faces must have {size} numbers each, got {values}")
-        if not ("<audio" in media or "<img" in media): raise ValueError(f"faces must be <audio> or <img>, got {media!r:.50}")
-        out += f'<figure data-values="{json.dumps(values)}">{media}<figcaption>{html.escape(words)}</figcaption></figure>'
+        if not ("<audio" in media or "<img" in media):
+            raise ValueError(f"faces must be <audio> or <img>, got {media!r:.50}")
+        caption = f"<figcaption>{html.escape(words)}</figcaption>"
+        out += f'<figure data-values="{json.dumps(values)}">{media}{caption}</figure>'
     return f'<div class="oplas-faces">{out}</div>'
 
 # %% ../nbs/31c_pad.ipynb #2656b507
@@ -52,8 +56,10 @@ def _builder() -> str:
     "The script that builds the pads of a page; the book makes one file of it for all pages."
     code = f"window.oplasBuild ??= (() => {{\n{script(*_FACE)}\nreturn oplasPads;\n}})();\n"
     code += "for (const ms of [0, 300, 2000]) setTimeout(oplasBuild, ms);  // JupyterLab puts the element in later\n"
-    return f'<script class="oplas-code" data-name="pad-{hashlib.sha256(code.encode()).hexdigest()[:16]}">{code}</script>'
+    name = f"pad-{hashlib.sha256(code.encode()).hexdigest()[:16]}"
+    return f'<script class="oplas-code" data-name="{name}">{code}</script>'
 
+# %% ../nbs/31c_pad.ipynb #d7be8798
 class LatentPad:
     """An instrument over a latent space, on a page or in a notebook. ValueError on settings that do not fit, or
     if `decode` gives other shapes for other codes, or NaN."""
@@ -84,15 +90,16 @@ class LatentPad:
 
     def _same_shape(self) -> None:
         "ValueError unless another code gives as many numbers."
-        here, there = (self._numbers([*self.options["start"][:-1], self.options["start"][-1] + d]).shape for d in (0, 1))
+        start = np.asarray(self.options["start"])
+        here, there = (self._numbers(start + d * (np.arange(len(start)) == len(start) - 1)).shape for d in (0, 1))
         if here != there: raise ValueError(f"decode must give one shape for all codes, got {here} and {there}")
 
     def widget(self):
         "An anywidget that asks the kernel. ImportError without anywidget."
         import anywidget, traitlets
-        kind = type("Pad", (anywidget.AnyWidget,), {"_esm": script(*_FACE[:-1], "kernel"), "_css": styles("pad"),
-                                                    "page": traitlets.Unicode(_page(self.options, self.faces, None)).tag(sync=True)})
-        made = kind()
+        page = traitlets.Unicode(_page(self.options, self.faces, None)).tag(sync=True)
+        looks = {"_esm": script(*_FACE[:-1], "kernel"), "_css": styles("pad"), "page": page}
+        made = type("Pad", (anywidget.AnyWidget,), looks)()
         made.on_msg(self._answer)
         return made
 

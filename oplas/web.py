@@ -170,21 +170,25 @@ _OTHER = {"mm": _product, "bmm": _product, "addmm": _biased, "convolution": _con
 
 def _is_live(value) -> bool: return isinstance(value, _Live)
 
+def _with(target, args, kwargs, inputs, *places):
+    "An operation, with other arrays in place of some of its inputs."
+    leaves, shape = tree.tree_flatten((args, kwargs))
+    replaced = {id(i): p for i, p in zip(inputs, places)}
+    new_args, new_kwargs = tree.tree_unflatten([replaced.get(id(v), v) for v in leaves], shape)
+    return target(*new_args, **new_kwargs)
+
 def _written(writer, target, args, kwargs):
     "The steps of one operation, or its value if it depends on nothing that comes in."
     inputs = [a for a in tree.tree_leaves((args, kwargs)) if _is_live(a)]
     op = target._schema.name.split("::")[1] if hasattr(target, "_schema") else target.__name__
-    if not inputs or op.startswith("_assert"): return None if op.startswith("_assert") else target(*args, **kwargs)
+    if op.startswith("_assert"): return None
+    if not inputs: return target(*args, **kwargs)
     if op == "getitem": return args[0][args[1]]
     if op in _SAME: return args[0]
-    if op in {"index", "index_select"} and not _is_live(args[0]): return _rows(writer, args[0], tree.tree_leaves(args[1:])[-1])
+    if op in {"index", "index_select"} and not _is_live(args[0]):
+        return _rows(writer, args[0], tree.tree_leaves(args[1:])[-1])
     if op in {"cat", "stack"}: inputs = [a for a in tree.tree_leaves(args) if hasattr(a, "shape")]  # weights as well
-    if op in _MOVE:
-        def move(*places):
-            given, place = tree.tree_flatten((args, kwargs)), iter(places)
-            (a, k) = tree.tree_unflatten([next(place) if any(v is i for i in inputs) else v for v in given[0]], given[1])
-            return target(*a, **k)
-        return _moved(writer, move, inputs)
+    if op in _MOVE: return _moved(writer, functools.partial(_with, target, args, kwargs, inputs), inputs)
     if op in _UNARY | _BINARY: return _mapped(writer, op, *args, **kwargs)
     if op not in _OTHER: raise Unsupported(op)
     return _OTHER[op](writer, *args, **kwargs)
@@ -201,9 +205,9 @@ def _quiet():
     before = logging.root.manager.disable
     logging.disable(logging.WARNING)
     try:
-        with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
+        with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()) as text:
             warnings.simplefilter("ignore")
-            yield
+            with contextlib.redirect_stderr(text): yield
     finally: logging.disable(before)
 
 def _graph(decode: nn.Module, example: torch.Tensor):
@@ -292,8 +296,8 @@ class WebModel:
     precision: str     # of its weights
     error: float       # largest difference from torch over all codes and outputs
     codes: int         # so many of them were compared
-    milliseconds: float  # median time of a call in V8, on the machine that made it
     inputs: int        # numbers that it takes
+    milliseconds: float  # median time of a call in V8, on the machine that made it
     listens: int = 0   # samples of a reader's sound that it encodes; 0: it does not
 
     @property
@@ -330,11 +334,13 @@ def _heard(logmel: LogMel, samples: int, skip: int) -> dict:
 # %% ../nbs/31b_web.ipynb #1ede00bf
 def _ready(decode, codes) -> tuple[torch.Tensor, torch.Tensor]:
     "Codes (m, k), and what decode makes of each. ValueError if the two do not go together."
-    if not isinstance(decode, nn.Module): raise ValueError(f"decode must be a torch.nn.Module, got {type(decode).__name__}")
+    kind = type(decode).__name__
+    if not isinstance(decode, nn.Module): raise ValueError(f"decode must be a torch.nn.Module, got {kind}")
     codes = finite("codes", torch.as_tensor(codes).float())
-    if codes.ndim != 2 or not codes.numel(): raise ValueError(f"codes must be (m, k), a row for each call, got {tuple(codes.shape)}")
+    if codes.ndim != 2 or not codes.numel():
+        raise ValueError(f"codes must be (m, k), a row for each call, got {tuple(codes.shape)}")
     for name, t in decode.state_dict().items(): finite(f"decode's {name}", t.float())
-    with torch.no_grad(): outs = [decode(c[None]) for c in codes]
+    with torch.no_grad(): outs = [decode.eval()(c[None]) for c in codes]
     shapes = {tuple(o.shape) for o in outs}
     if len(shapes) > 1: raise ValueError(f"decode must give one shape for all codes, got {sorted(shapes)}")
     return codes, finite("decode's output", torch.stack(outs))
@@ -350,16 +356,16 @@ def to_web(decode: nn.Module,  # numbers (1, k) → a tensor, of one shape for a
           ) -> WebModel:
     "A network for a page. ValueError on bad input, or if it gets too large or too inexact; `Unsupported`."
     positive("tolerance", tolerance)
-    codes, wanted = _ready(decode.eval() if isinstance(decode, nn.Module) else decode, codes)
-    lowered = _lowered(decode, codes[:1])
-    back = encode and _lowered(encode.eval(), wanted[0])
+    codes, wanted = _ready(decode, codes)
+    lowered, back = _lowered(decode, codes[:1]), encode and _lowered(encode.eval(), wanted[0])
     for precision in PRECISIONS:
         parts = {"decode": _program(lowered, precision), "encode": back and _program(back, precision),
                  "sound": logmel and _heard(logmel, samples, skip), "first": codes[0].tolist()}
         text = json.dumps(parts, separators=(",", ":"))
         if len(text) > budget: raise ValueError(f"the file would have {len(text):,} bytes, the budget is {budget:,}")
         error, milliseconds = _compared(text, codes, wanted, tolerance)
-        if error <= tolerance: return WebModel(text, precision, error, len(codes), milliseconds, codes.shape[1], samples if encode else 0)
+        made = WebModel(text, precision, error, *codes.shape, milliseconds, samples if encode else 0)
+        if error <= tolerance: return made
     raise ValueError(f"the page differs from torch by up to {error:.2g}, more than tolerance={tolerance:g}")
 
 # %% ../nbs/31b_web.ipynb #c050f856

@@ -11,10 +11,11 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from oplas import attributes as A
-from oplas.attributes import (BarVAE, attribute_loss, attributes_of, bar_loss, bar_sliders, expected_attributes, from_index,
+from oplas.attributes import (BarVAE, attribute_loss, attributes_of, bar_loss, bar_pad, expected_attributes, from_index,
                               geodesic_loss, load_bars, normal_ceiling, to_index, train_bars, transposed, turn_control,
                               turn_loss)
 from oplas.tunes import Melodies
+from oplas.web import InV8
 from oplas.latents import sample, traverse, turned
 from oplas.music import HOLD, REST
 from oplas.training import History
@@ -758,21 +759,18 @@ def test_load_bars_keeps_models(monkeypatch, tmp_path):
 
 # ---- the control
 
-def test_the_sliders_turn_the_first_and_the_third_dimension_of_the_most_ordinary_bar(monkeypatch):
-    model, decoded = BarVAE(), []
-    def decode(z):
-        decoded.append(z[0].tolist())
-        return torch.full((1, 24), REST) if z[0, 0] < 0 else bars(2)[1:]
-    monkeypatch.setattr(model, "decode", decode)
+def test_the_pad_turns_the_first_and_the_third_dimension_of_the_most_ordinary_bar(monkeypatch):
+    model = BarVAE().eval()
     monkeypatch.setattr(A, "load_bars", lambda seed: model)
     monkeypatch.setattr(A, "bars_split", lambda: tiny(5))
-    sliders = bar_sliders(seed=3).children[:2]
-    assert [s.description for s in sliders] == ["dimension 1", "dimension 3"] and all(s.max == 4 for s in sliders)
+    pad = bar_pad(seed=3)
     x = tiny(5)[2].tokens
     away = (attributes_of(x) - attributes_of(x).mean(0)) / attributes_of(x).std(0)
-    start = model.encode(x[away.abs().sum(1).argmin()][None])[0].tolist()
-    assert sorted((z[0], z[2]) for z in decoded) == [(a, b) for a in range(-2, 3) for b in range(-2, 3)]
-    assert all(z[1] == start[1] and z[3:] == start[3:] for z in decoded)
+    z = model.encode(x[away.abs().sum(1).argmin()][None]).detach()
+    z[0, 0], z[0, 2] = -1.5, .5
+    scores = InV8(pad.decode.text).decode([-1.5, .5]).view(24, -1)
+    assert (scores - model.logits(z)[0]).abs().max() < .02
+    assert pad.options["names"] == ["dimension 1", "dimension 3"] and pad.faces.count("<audio ") == pad.faces.count("<img ") == 9
 
 
 def test_a_bar_is_shown_and_heard():

@@ -5,6 +5,7 @@ import pytest
 import torch
 from hypothesis import given, settings, strategies as st
 
+from oplas.web import InV8
 from oplas.strings import Notes, plucks
 from oplas import sampler as module
 from oplas.cache import write
@@ -115,16 +116,30 @@ def test_a_clip_ends_in_silence(samples, start, end, fade):
     assert (cut[:-fade] == 1).all() and (cut.diff() <= 0).all()
 
 
-def test_the_playground_plays_the_grid_of_any_sampler_of_four_dimensions(monkeypatch):
-    def players(widget): return sum("<audio " in str(getattr(w, "value", "")) for w in tree(widget))
-    def tree(widget): return [widget, *(w for child in getattr(widget, "children", ()) for w in tree(child))]
+def test_the_playground_is_a_pad_for_any_sampler_with_ready_made_notes(monkeypatch):
     fresh, asked = Sampler(samples=8192, **SMALL).eval(), []
     fresh.logmel.top.fill_(6.)
-    assert players(playground(fresh)) == 3 * 3 ** 4
+    pad = playground(fresh)
+    assert pad.faces.count("<audio ") == 3 * 9 and pad.options["dims"] == 4 and pad.options["notes"] == [*range(48, 84)]
+    assert pad.decode.inputs == 5 and pad.options["encode"] == 8192
     monkeypatch.setattr(module, "load_sampler", lambda **settings: asked.append(settings) or fresh)
     playground()
     assert asked == [{"seed": 20}]
-    with pytest.raises(ValueError, match="codes of 3 numbers"): playground(Sampler(dim=3, samples=8192, **SMALL))
+
+
+def test_a_page_computes_what_the_sampler_does(notes):
+    "Pictures, codes of pictures, and the way back; a sampler whose encoder is told the pitch takes no sounds in."
+    fresh = Sampler(samples=8192, **SMALL).eval()
+    fresh.logmel.top.fill_(6.)
+    web = module.sampler_for_page(fresh, codes=8)
+    v8, row = InV8(web.text), [60., .5, -1., 0., 2.]
+    want = fresh.decode(torch.tensor(row[1:]), 60)
+    assert (v8.decode(row).view_as(want) - want).abs().max() < 1e-3
+    code = v8.run(f"model.encode(model.decode({row}))")
+    assert (code - fresh.encode(want)[0]).abs().max() < .02
+    told = Sampler(samples=8192, pitch="beside", **SMALL).eval()
+    told.logmel.top.fill_(6.)
+    assert module.sampler_for_page(told, codes=2).listens == 0
 
 
 def test_encode_refuses_what_it_cannot_read(trained, notes):

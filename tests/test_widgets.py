@@ -9,6 +9,7 @@ from ipywidgets import HTML, FloatSlider, IntSlider, SelectionSlider
 from ipywidgets.embed import dependency_state
 
 from conftest import need
+from oplas import pad, web
 from oplas.plots import PALETTE
 from oplas.widgets import animation, dial, grid, plane, sound_map, switch
 
