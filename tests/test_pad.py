@@ -125,7 +125,7 @@ def test_an_engine_that_fails_is_named_and_the_nearest_face_sounds(open_pad):
     text_of(page).fill("z = [1.9, 0, 0, 0]; midi = 65")
     page.keyboard.press("Enter")
     page.wait_for_function(PLAYED + "[3]")
-    assert "note 64 at [2, 0, 0, 0]" in who(page) and page.evaluate("calls") == 1 and page.evaluate("asked") == []
+    assert "no network" in who(page) and "note 64 at [2, 0, 0, 0]" in who(page) and page.evaluate("calls") == 1 and page.evaluate("asked") == []
 
 def test_an_engine_that_breaks_later_gives_way_to_the_faces(open_pad):
     page = live(open_pad())
@@ -429,7 +429,7 @@ def test_a_decoder_of_pictures_that_fails_leaves_the_nearest_picture(open_pad):
     page = open_pad(options, image, before="mock.decode = async () => { throw new Error('damaged file') }")
     page.locator(".oplas-field").click()
     page.wait_for_function("document.querySelector('[role=status]').innerText.includes('damaged file')")
-    assert "precomputed pictures; the nearest is nought" in who(page)
+    assert "precomputed pictures (no decoder: damaged file); the nearest is nought" in who(page)
 
 
 def test_another_view_can_be_added_and_plays_what_was_drawn_last(open_pad):

@@ -99,10 +99,11 @@ const useFace = (pad, playing) => {
 
 // The engine does not answer, or no more: say why, and go on with the faces.
 const fail = (pad, error) => {
+  const why = error?.message ?? error, left = pad.faces.length ? `${pad.ready} answer instead` : "nobody else can";
+  say(pad, `The decoder does not answer (${why}); ${left}.`);
   Object.assign(pad, {live: null, loading: false});
-  const left = pad.faces.length ? `${pad.ready} answer instead` : "nothing can be played";
-  say(pad, `The decoder does not answer (${error?.message ?? error}); ${left}.`);
-  answers(pad, pad.faces.length ? pad.ready : "nobody");
+  pad.ready = `${pad.faces.length ? pad.ready : "nobody"} (no decoder: ${why})`;
+  answers(pad, pad.ready);
   useFace(pad, false);
 };
 
@@ -400,7 +401,7 @@ const textTools = (pad) => {
 const chanceTools = (pad) => {
   const input = element("input", {type: "text", inputmode: "numeric", size: 6, value: 0});
   const drawn = (text) => {
-    if (!/^\s*\d{1,9}\s*$/.test(text)) throw new Error(`a whole number, 0 … 999999999, is accepted, “${text}” came`);
+    if (!/^\s*\d{1,9}\s*$/.test(text)) throw new Error(`0 … 999999999 is accepted, “${text}” came`);
     return {z: normals(+text, pad.dims).map((v) => tidy(v, pad.limit)), midi: pad.midi};
   };
   const next = () => {
