@@ -117,6 +117,7 @@ const wake = (pad) => {
   pad.engine().then((live) => {
     Object.assign(pad, {live, loading: false});
     answers(pad, live.name ?? "the decoder, in this page");
+    live.failed?.then((error) => fail(pad, error));                        // should it break later
     if (pad.drop) pad.drop.hidden = !live.encode;
     if (pad.held.size || (pad.heard && !pad.faces.length)) sound(pad);     // what waits to be heard
     show(pad);
@@ -179,6 +180,7 @@ const sound = (pad, midi = pad.midi) => {
 const place = (pad, z, midi = pad.midi) => {
   Object.assign(pad, {z, midi});
   for (const draw of pad.drawers) draw();
+  pad.root.dispatchEvent(new CustomEvent("oplas-moved", {detail: {z, midi}}));
   tape(pad, {});
   show(pad);
 };
@@ -336,8 +338,8 @@ const pianoKey = (pad, midi) => {
 const pianoTools = (pad) => {
   pad.octave = pad.midi - pad.midi % 12;
   byComputerKeys(pad);
-  const down = button("‹ octave", () => shiftOctave(pad, -1), {"aria-label": "octave down"});
-  const up = button("octave ›", () => shiftOctave(pad, 1), {"aria-label": "octave up"});
+  const down = button("‹ octave (z)", () => shiftOctave(pad, -1), {"aria-label": "octave down"});
+  const up = button("octave › (x)", () => shiftOctave(pad, 1), {"aria-label": "octave up"});
   const midi = button("MIDI", () => byMidi(pad), {title: "play from a MIDI keyboard"});
   return navigator.requestMIDIAccess ? [down, up, midi] : [down, up];
 };
