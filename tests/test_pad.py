@@ -62,21 +62,32 @@ def page_of(options, faces=FACES, before=""):
             f"window.it = oplasPad(pad, {json.dumps(options)}, engine)</script></html>")
 
 
+@pytest.fixture(scope="module")
+def windows(browser):
+    "Browser contexts by what is asked of them, phone width unless told."
+    made = {}
+    def window(**wanted):
+        wanted = dict(viewport={"width": 390, "height": 844}) | wanted
+        if str(wanted) not in made: made[str(wanted)] = browser.new_context(**wanted)
+        return made[str(wanted)]
+    yield window
+    for context in made.values(): context.close()
+
 @pytest.fixture
-def open_pad(browser, tmp_path):
-    "Open a pad from a file, at phone width; an error in the page fails the test."
-    contexts, errors = [], []
-    def opened(options=OPTIONS, faces=FACES, before="", **context):
-        file = tmp_path / f"pad{len(contexts)}.html"
+def open_pad(windows, tmp_path):
+    "Open a pad from a file; an error in the page fails the test."
+    pages, errors = [], []
+    def opened(options=OPTIONS, faces=FACES, before="", **wanted):
+        file = tmp_path / f"pad{len(pages)}.html"
         file.write_text(page_of(options, faces, before))
-        contexts.append(browser.new_context(**dict(viewport={"width": 390, "height": 844}) | context))
-        page = contexts[-1].new_page()
+        page = windows(**wanted).new_page()
+        pages.append(page)
         page.set_default_timeout(5000)
         page.on("pageerror", lambda e: errors.append(str(e)))
         page.goto(file.as_uri())
         return page
     yield opened
-    for c in contexts: c.close()
+    for page in pages: page.close()
     assert not errors, errors
 
 
@@ -383,6 +394,18 @@ def test_a_trajectory_is_recorded_and_loops_until_it_is_stopped(open_pad):
     loop.click()
     page.keyboard.press("Escape")
     assert loop.get_attribute("aria-pressed") == "false"
+    loop.click()
+    page.evaluate("other.dispatchEvent(new Event('play'))")
+    assert loop.get_attribute("aria-pressed") == "false", "another sound of the page ends it"
+
+def test_a_recording_ends_after_half_a_minute(open_pad):
+    page = open_pad(locale="en-GB")          # a window of its own: its clock is stopped
+    page.clock.install()
+    page.get_by_role("button", name="Record").click()
+    page.clock.fast_forward(29000)
+    assert page.get_by_role("button", name="Record").get_attribute("aria-pressed") == "true"
+    page.clock.fast_forward(1100)
+    assert "Recorded 30" in status(page) and page.get_by_role("button", name="Loop").is_enabled()
 
 
 # a sound of one's own
@@ -394,6 +417,7 @@ def test_a_sound_of_ones_own_becomes_the_point(open_pad):
     choose = page.locator("input[type=file]")
     choose.set_input_files(dict(name="mine.wav", mimeType="audio/wav", buffer=wav(x, 44100)))
     page.wait_for_function("taken.length == 1 && it.values()[1] == .5")
+    assert status(page).startswith("mine.wav, held within ±3: A3")
     assert point(page) == [57, .5, -3, 1.23, 0] == asked(page, 1)[-1]
     heard = np.array(list(page.evaluate("Array.from(taken[0])")))
     assert len(heard) == 8000 and np.argmax(np.abs(heard) > .02) == pytest.approx(110, abs=12)

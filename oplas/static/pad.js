@@ -354,6 +354,7 @@ const listen = (pad, listeners) => {
 const byMidi = async (pad) => {
   const heard = ({target, data: [status, midi, velocity]}) => {
     const by = `${target.id} ${midi}`, kind = status >> 4;
+    if (pad.gone.signal.aborted) return;
     if (kind === 9 && velocity) press(pad, by, midi);
     else if (kind === 9 || kind === 8) release(pad, by);
   };
@@ -369,7 +370,7 @@ const byMidi = async (pad) => {
   }
 };
 
-// A field and its button: Enter or leaving the field reads it; what cannot be read is named, and nothing changes.
+// A field with its label: Enter or leaving it reads it; what cannot be read is named, and nothing changes.
 const entry = (pad, label, input, read) => {
   input.addEventListener("change", () => {
     try {
@@ -498,7 +499,8 @@ const fileTools = (pad) => {
       say(pad, `Reading ${file.name} …`);
       const code = await pad.live.encode(await readSound(file, pad.sampleRate, pad.encode));
       if (!code) throw new Error(`the encoder finds no code for ${file.name}`);
-      goTo(pad, {z: [...code].map((v) => tidy(v, pad.limit)), midi: pad.midi}, file.name);
+      const held = code.some((v) => Math.abs(v) > pad.limit) ? `, held within ±${pad.limit}` : "";
+      goTo(pad, asPoint(pad, [...code].map((v) => tidy(v, pad.limit))), file.name + held);
     } catch (error) {
       say(pad, `Your sound: ${error.message}; nothing changed.`);
     }
@@ -524,6 +526,13 @@ const byTouch = (pad) => {
     if (key === "Escape") hushPad(pad);
     else wake(pad);
   }, true);
+};
+// When another sound of the page begins, a pad or a ready sound, the loop ends; the player sees to the voices.
+const makeRoom = (pad) => {
+  const {signal} = pad.gone;
+  const ready = ({target}) => target.matches?.("audio.oplas-sound") && !pad.root.contains(target);
+  document.addEventListener("play", (event) => ready(event) && endLoop(pad), {capture: true, signal});
+  document.addEventListener("oplas-hush", ({detail}) => detail === pad.player || endLoop(pad), {signal});
 };
 const hushPad = (pad) => {
   endLoop(pad);
@@ -567,6 +576,7 @@ const oplasPad = (root, options, engine) => {
   takeOver(root, label);
   build(pad);
   byTouch(pad);
+  makeRoom(pad);
   if (notes) shiftOctave(pad, 0);
   answers(pad, `${pad.ready}, until you touch the pad`);
   place(pad, pad.z);
