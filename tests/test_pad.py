@@ -62,21 +62,32 @@ def page_of(options, faces=FACES, before=""):
             f"window.it = oplasPad(pad, {json.dumps(options)}, engine)</script></html>")
 
 
+@pytest.fixture(scope="module")
+def windows(browser):
+    "Browser contexts by what is asked of them, phone width unless told."
+    made = {}
+    def window(**wanted):
+        wanted = dict(viewport={"width": 390, "height": 844}) | wanted
+        if str(wanted) not in made: made[str(wanted)] = browser.new_context(**wanted)
+        return made[str(wanted)]
+    yield window
+    for context in made.values(): context.close()
+
 @pytest.fixture
-def open_pad(browser, tmp_path):
-    "Open a pad from a file, at phone width; an error in the page fails the test."
-    contexts, errors = [], []
-    def opened(options=OPTIONS, faces=FACES, before="", **context):
-        file = tmp_path / f"pad{len(contexts)}.html"
+def open_pad(windows, tmp_path):
+    "Open a pad from a file; an error in the page fails the test."
+    pages, errors = [], []
+    def opened(options=OPTIONS, faces=FACES, before="", **wanted):
+        file = tmp_path / f"pad{len(pages)}.html"
         file.write_text(page_of(options, faces, before))
-        contexts.append(browser.new_context(**dict(viewport={"width": 390, "height": 844}) | context))
-        page = contexts[-1].new_page()
+        page = windows(**wanted).new_page()
+        pages.append(page)
         page.set_default_timeout(5000)
         page.on("pageerror", lambda e: errors.append(str(e)))
         page.goto(file.as_uri())
         return page
     yield opened
-    for c in contexts: c.close()
+    for page in pages: page.close()
     assert not errors, errors
 
 
@@ -125,13 +136,16 @@ def test_an_engine_that_fails_is_named_and_the_nearest_face_sounds(open_pad):
     text_of(page).fill("z = [1.9, 0, 0, 0]; midi = 65")
     page.keyboard.press("Enter")
     page.wait_for_function(PLAYED + "[3]")
-    assert "note 64 at [2, 0, 0, 0]" in who(page) and page.evaluate("calls") == 1 and page.evaluate("asked") == []
+    assert "no network" in who(page) and "note 64 at [2, 0, 0, 0]" in who(page) and page.evaluate("calls") == 1 and page.evaluate("asked") == []
 
 def test_an_engine_that_breaks_later_gives_way_to_the_faces(open_pad):
     page = live(open_pad())
     page.evaluate("() => { mock.sound = () => { throw new Error('out of memory') } }")
     page.locator("[data-midi='57']").click()
     assert "out of memory" in status(page) and "precomputed" in who(page)
+    page = live(open_pad(before="mock.failed = new Promise((end) => { window.end = end });"))
+    page.evaluate("end('the Worker has ended')")
+    assert "the Worker has ended" in status(page) and "precomputed" in who(page)
 
 def test_without_web_audio_the_faces_sound_and_the_pad_says_so(open_pad):
     page = open_pad(before="delete window.AudioContext")
@@ -169,9 +183,11 @@ def test_it_is_a_module_too_with_no_faces_and_leaves_nothing_behind(open_pad):
       const {default: widget} = await import(URL.createObjectURL(new Blob([esm], {type: "text/javascript"})));
       const el = document.querySelector("article").appendChild(document.createElement("div"));
       el.id = "widget";
+      el.addEventListener("oplas-moved", ({detail}) => { window.moved = detail; });
       window.gone = widget.render({el, model: {options, engine: async () => ({...mock, name: "the kernel"})}}); }""", [CODE, OPTIONS])
     page.locator("#widget [data-midi='60']").click()
     assert asked(page, 1) == [[60, 0, 0, 0, 0]] and "the kernel" in page.locator("#widget .oplas-who").inner_text()
+    assert page.evaluate("moved") == {"z": [0, 0, 0, 0], "midi": 60}
     page.evaluate("gone()")
 
 
@@ -295,17 +311,16 @@ def write(page, text):
     text_of(page).fill(text)
     page.keyboard.press("Enter")
 
-@pytest.mark.parametrize("text, expected", [
-    ("z = [0.10, -1.20, 0.00, 0.50]; midi = 60", [60, .1, -1.2, 0, .5]), ("z=[.1,−1.2,0,.5]", [57, .1, -1.2, 0, .5]),
-    ("0.1 -1.2 0 5e-1", [57, .1, -1.2, 0, .5]), ("[62, 0.1, -1.2, 0, 0.5]", [62, .1, -1.2, 0, .5])])
-def test_a_point_comes_back_from_text(open_pad, text, expected):
+def test_a_point_comes_back_from_text(open_pad):
     page = live(open_pad())
-    write(page, text)
-    assert point(page) == expected == asked(page, 1)[-1]
-    shown = text_of(page).input_value()
-    scope = {}
-    exec(shown, scope)
-    assert [scope["midi"], *scope["z"]] == expected
+    for k, (text, expected) in enumerate({
+            "z = [0.10, -1.20, 0.00, 0.50]; midi = 60": [60, .1, -1.2, 0, .5], "z=[.2,−1.2,0,.5]": [60, .2, -1.2, 0, .5],
+            "0.1 -1.2 0 5e-1": [60, .1, -1.2, 0, .5], "[62, 0.1, -1.2, 0, 0.5]": [62, .1, -1.2, 0, .5]}.items()):
+        write(page, text)
+        assert point(page) == expected == asked(page, k + 1)[-1]
+        scope = {}
+        exec(text_of(page).input_value(), scope)
+        assert [scope["midi"], *scope["z"]] == expected
 
 def test_a_bad_text_is_named_and_nothing_changes(open_pad):
     page = live(open_pad())
@@ -379,6 +394,18 @@ def test_a_trajectory_is_recorded_and_loops_until_it_is_stopped(open_pad):
     loop.click()
     page.keyboard.press("Escape")
     assert loop.get_attribute("aria-pressed") == "false"
+    loop.click()
+    page.evaluate("other.dispatchEvent(new Event('play'))")
+    assert loop.get_attribute("aria-pressed") == "false", "another sound of the page ends it"
+
+def test_a_recording_ends_after_half_a_minute(open_pad):
+    page = open_pad(locale="en-GB")          # a window of its own: its clock is stopped
+    page.clock.install()
+    page.get_by_role("button", name="Record").click()
+    page.clock.fast_forward(29000)
+    assert page.get_by_role("button", name="Record").get_attribute("aria-pressed") == "true"
+    page.clock.fast_forward(1100)
+    assert "Recorded 30" in status(page) and page.get_by_role("button", name="Loop").is_enabled()
 
 
 # a sound of one's own
@@ -390,6 +417,7 @@ def test_a_sound_of_ones_own_becomes_the_point(open_pad):
     choose = page.locator("input[type=file]")
     choose.set_input_files(dict(name="mine.wav", mimeType="audio/wav", buffer=wav(x, 44100)))
     page.wait_for_function("taken.length == 1 && it.values()[1] == .5")
+    assert status(page).startswith("mine.wav, held within ±3: A3")
     assert point(page) == [57, .5, -3, 1.23, 0] == asked(page, 1)[-1]
     heard = np.array(list(page.evaluate("Array.from(taken[0])")))
     assert len(heard) == 8000 and np.argmax(np.abs(heard) > .02) == pytest.approx(110, abs=12)
@@ -399,6 +427,12 @@ def test_a_sound_of_ones_own_becomes_the_point(open_pad):
     for name, bytes, named in (("notes.txt", b"no sound", "notes.txt is no sound"), ("rest.wav", wav(np.zeros(999)), "rest.wav is silent")):
         choose.set_input_files(dict(name=name, mimeType="audio/wav", buffer=bytes))
         page.wait_for_function("named => document.querySelector('[role=status]').innerText.includes(named)", arg=named)
+    page.get_by_role("slider", name="z₁").press("Home")
+    page.evaluate("""bytes => { const data = new DataTransfer();
+      data.items.add(new File([new Uint8Array(bytes)], 'dropped.wav'));
+      document.querySelector('.oplas-drop').dispatchEvent(new DragEvent('drop', {dataTransfer: data, bubbles: true, cancelable: true})) }""",
+                  list(wav(x[20000:40000], 44100)))
+    page.wait_for_function("taken.length == 2 && it.values()[1] == .5")
     page.evaluate("window.nocode = true")
     choose.set_input_files(dict(name="odd.wav", mimeType="audio/wav", buffer=wav(x, 44100)))
     page.wait_for_function("document.querySelector('[role=status]').innerText.includes('no code for odd.wav')")
@@ -429,7 +463,7 @@ def test_a_decoder_of_pictures_that_fails_leaves_the_nearest_picture(open_pad):
     page = open_pad(options, image, before="mock.decode = async () => { throw new Error('damaged file') }")
     page.locator(".oplas-field").click()
     page.wait_for_function("document.querySelector('[role=status]').innerText.includes('damaged file')")
-    assert "precomputed pictures; the nearest is nought" in who(page)
+    assert "precomputed pictures (no decoder: damaged file); the nearest is nought" in who(page)
 
 
 def test_another_view_can_be_added_and_plays_what_was_drawn_last(open_pad):

@@ -99,10 +99,11 @@ const useFace = (pad, playing) => {
 
 // The engine does not answer, or no more: say why, and go on with the faces.
 const fail = (pad, error) => {
+  const why = error?.message ?? error, left = pad.faces.length ? `${pad.ready} answer instead` : "nobody else can";
+  say(pad, `The decoder does not answer (${why}); ${left}.`);
   Object.assign(pad, {live: null, loading: false});
-  const left = pad.faces.length ? `${pad.ready} answer instead` : "nothing can be played";
-  say(pad, `The decoder does not answer (${error?.message ?? error}); ${left}.`);
-  answers(pad, pad.faces.length ? pad.ready : "nobody");
+  pad.ready = `${pad.faces.length ? pad.ready : "nobody"} (no decoder: ${why})`;
+  answers(pad, pad.ready);
   useFace(pad, false);
 };
 
@@ -116,6 +117,7 @@ const wake = (pad) => {
   pad.engine().then((live) => {
     Object.assign(pad, {live, loading: false});
     answers(pad, live.name ?? "the decoder, in this page");
+    live.failed?.then((error) => fail(pad, error));                        // should it break later
     if (pad.drop) pad.drop.hidden = !live.encode;
     if (pad.held.size || (pad.heard && !pad.faces.length)) sound(pad);     // what waits to be heard
     show(pad);
@@ -178,6 +180,7 @@ const sound = (pad, midi = pad.midi) => {
 const place = (pad, z, midi = pad.midi) => {
   Object.assign(pad, {z, midi});
   for (const draw of pad.drawers) draw();
+  pad.root.dispatchEvent(new CustomEvent("oplas-moved", {detail: {z, midi}}));
   tape(pad, {});
   show(pad);
 };
@@ -335,8 +338,8 @@ const pianoKey = (pad, midi) => {
 const pianoTools = (pad) => {
   pad.octave = pad.midi - pad.midi % 12;
   byComputerKeys(pad);
-  const down = button("‹ octave", () => shiftOctave(pad, -1), {"aria-label": "octave down"});
-  const up = button("octave ›", () => shiftOctave(pad, 1), {"aria-label": "octave up"});
+  const down = button("‹ octave (z)", () => shiftOctave(pad, -1), {"aria-label": "octave down"});
+  const up = button("octave › (x)", () => shiftOctave(pad, 1), {"aria-label": "octave up"});
   const midi = button("MIDI", () => byMidi(pad), {title: "play from a MIDI keyboard"});
   return navigator.requestMIDIAccess ? [down, up, midi] : [down, up];
 };
@@ -351,6 +354,7 @@ const listen = (pad, listeners) => {
 const byMidi = async (pad) => {
   const heard = ({target, data: [status, midi, velocity]}) => {
     const by = `${target.id} ${midi}`, kind = status >> 4;
+    if (pad.gone.signal.aborted) return;
     if (kind === 9 && velocity) press(pad, by, midi);
     else if (kind === 9 || kind === 8) release(pad, by);
   };
@@ -366,7 +370,7 @@ const byMidi = async (pad) => {
   }
 };
 
-// A field and its button: Enter or leaving the field reads it; what cannot be read is named, and nothing changes.
+// A field with its label: Enter or leaving it reads it; what cannot be read is named, and nothing changes.
 const entry = (pad, label, input, read) => {
   input.addEventListener("change", () => {
     try {
@@ -400,7 +404,7 @@ const textTools = (pad) => {
 const chanceTools = (pad) => {
   const input = element("input", {type: "text", inputmode: "numeric", size: 6, value: 0});
   const drawn = (text) => {
-    if (!/^\s*\d{1,9}\s*$/.test(text)) throw new Error(`a whole number, 0 … 999999999, is accepted, “${text}” came`);
+    if (!/^\s*\d{1,9}\s*$/.test(text)) throw new Error(`0 … 999999999 is accepted, “${text}” came`);
     return {z: normals(+text, pad.dims).map((v) => tidy(v, pad.limit)), midi: pad.midi};
   };
   const next = () => {
@@ -495,7 +499,8 @@ const fileTools = (pad) => {
       say(pad, `Reading ${file.name} …`);
       const code = await pad.live.encode(await readSound(file, pad.sampleRate, pad.encode));
       if (!code) throw new Error(`the encoder finds no code for ${file.name}`);
-      goTo(pad, {z: [...code].map((v) => tidy(v, pad.limit)), midi: pad.midi}, file.name);
+      const held = code.some((v) => Math.abs(v) > pad.limit) ? `, held within ±${pad.limit}` : "";
+      goTo(pad, asPoint(pad, [...code].map((v) => tidy(v, pad.limit))), file.name + held);
     } catch (error) {
       say(pad, `Your sound: ${error.message}; nothing changed.`);
     }
@@ -521,6 +526,13 @@ const byTouch = (pad) => {
     if (key === "Escape") hushPad(pad);
     else wake(pad);
   }, true);
+};
+// When another sound of the page begins, a pad or a ready sound, the loop ends; the player sees to the voices.
+const makeRoom = (pad) => {
+  const {signal} = pad.gone;
+  const ready = ({target}) => target.matches?.("audio.oplas-sound") && !pad.root.contains(target);
+  document.addEventListener("play", (event) => ready(event) && endLoop(pad), {capture: true, signal});
+  document.addEventListener("oplas-hush", ({detail}) => detail === pad.player || endLoop(pad), {signal});
 };
 const hushPad = (pad) => {
   endLoop(pad);
@@ -564,6 +576,7 @@ const oplasPad = (root, options, engine) => {
   takeOver(root, label);
   build(pad);
   byTouch(pad);
+  makeRoom(pad);
   if (notes) shiftOctave(pad, 0);
   answers(pad, `${pad.ready}, until you touch the pad`);
   place(pad, pad.z);
