@@ -22,7 +22,12 @@ const oplasAsk = (worker) => {
   const waiting = new Map();
   let last = 0;
   worker.onmessage = ({ data }) => waiting.get(data.id)?.(data);
-  worker.onerror = ({ message }) => waiting.forEach((answer) => answer({ error: message || "the Worker stopped" }));
+  const failed = new Promise((resolve) => {
+    worker.onerror = ({ message }) => {
+      waiting.forEach((answer) => answer({ error: message || "the Worker stopped" }));
+      resolve(new Error(message || "the Worker stopped"));
+    };
+  });
   const ask = (question, answer) => {
     waiting.set(++last, answer);
     worker.postMessage({ id: last, ...question });
@@ -35,7 +40,7 @@ const oplasAsk = (worker) => {
     });
   });
   const stop = (id) => { if (waiting.delete(id)) worker.postMessage({ stop: id }); };
-  return { ask, once, stop, done: (id) => waiting.delete(id) };
+  return { ask, once, stop, failed, done: (id) => waiting.delete(id) };
 };
 
 // The decoder that lies in or beside `root`. Rejects if it cannot be loaded.
@@ -43,9 +48,10 @@ const oplasEngine = async (root) => {
   const part = (name) => oplasBeside(root.querySelector(`.oplas-beside[data-part=${name}]`));
   const [runtime, text] = await Promise.all([part("runtime"), part("model")]);
   const address = URL.createObjectURL(new Blob([runtime], { type: "text/javascript" }));
-  const { ask, once, stop, done } = oplasAsk(new Worker(address));
+  const { ask, once, stop, failed, done } = oplasAsk(new Worker(address));
   await once({ text });
   return {
+    failed,
     decode: (values) => once({ decode: values }),
     encode: (samples) => once({ encode: samples }),
     sound: (values, take) => {

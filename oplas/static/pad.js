@@ -80,7 +80,8 @@ const nearestFace = (pad) => {
 };
 const readFaces = (root) => [...root.querySelectorAll(".oplas-faces [data-values]")].map((shown) => ({
   values: JSON.parse(shown.dataset.values),
-  media: shown.matches("img, audio") ? shown : shown.querySelector("img, audio"),
+  image: shown.matches("img") ? shown : shown.querySelector("img"),
+  media: shown.matches("audio") ? shown : shown.querySelector("audio"),
   caption: shown.querySelector("figcaption")?.textContent ?? shown.alt ?? "",
 }));
 
@@ -90,8 +91,8 @@ const useFace = (pad, playing) => {
   if (!face) return;
   const until = pad.loading ? ", while the decoder loads" : "";
   answers(pad, `${pad.ready}${until}; the nearest is ${face.caption.trim()}`);
-  pad.picture?.face?.(face.media);
-  if (!playing || !face.media.play) return;
+  if (face.image) pad.picture?.face?.(face.image);
+  if (!playing || !face.media) return;
   for (const sound of document.querySelectorAll("audio.oplas-sound")) sound.pause();
   face.media.currentTime = 0;
   face.media.play().catch((error) => error.name === "AbortError" || say(pad, `No sound: ${error.message}`));
@@ -125,7 +126,7 @@ const wake = (pad) => {
 };
 
 // What an engine's numbers become, by the kind of view. A view has an element to show, draw(numbers), and, if it can,
-// face(media), which draws a ready-made face, and play(), which sounds what was drawn last.
+// face(image), which draws a ready-made face, and play(), which sounds what was drawn last.
 const views = {
   image: (pad, {height, width, low, high}) => {
     const shown = element("canvas", {class: "oplas-picture", width, height, role: "img"});
@@ -537,7 +538,7 @@ const makeRoom = (pad) => {
 const hushPad = (pad) => {
   endLoop(pad);
   pad.player?.stopAll();
-  for (const {media} of pad.faces) media.pause?.();
+  for (const {media} of pad.faces) media?.pause();
 };
 
 // The pieces of the instrument, in the order in which they stand.
@@ -547,7 +548,8 @@ const build = (pad) => {
   const pads = firsts.map((k) => xyPad(pad, k + 1 < pad.dims ? [k, k + 1] : [k]));
   const face = element("div", {class: "oplas-play"}, ...(pad.picture ? [pad.picture.shown] : []), row(...pads));
   if (pad.notes) face.append(piano(pad), row(...pianoTools(pad)));
-  face.append(row(...textTools(pad)), row(...chanceTools(pad), ...memoryTools(pad), ...tapeTools(pad)));
+  const again = !pad.notes && (pad.view === "sound" || pad.picture?.play) ? [button("Play", () => sound(pad))] : [];
+  face.append(row(...again, ...textTools(pad)), row(...chanceTools(pad), ...memoryTools(pad), ...tapeTools(pad)));
   if (pad.encode) face.append(fileTools(pad));
   face.append(pad.status, pad.who);
   pad.root.append(face);

@@ -38,24 +38,23 @@ const barSound = (notes, ticks, rate) => {
 
 views.roll = (pad, {ticks, words, low}) => {
   const high = low + words - 3, wide = 16, tall = 4;
-  const canvas = element("canvas", {class: "oplas-picture", width: ticks * wide, height: (words - 2) * tall, role: "img"});
-  const context = canvas.getContext("2d");
+  const shown = element("canvas", {class: "oplas-picture", width: ticks * wide, height: (words - 2) * tall, role: "img"});
+  const context = shown.getContext("2d");
   let notes = [];
   const draw = (scores) => {
     notes = notesOf(tokensOf(scores, words), words, low);
     context.fillStyle = "#fff";
-    context.fillRect(0, 0, canvas.width, canvas.height);
+    context.fillRect(0, 0, shown.width, shown.height);
     context.fillStyle = "#404040";
     for (const [pitch, first, length] of notes) context.fillRect(first * wide, (high - pitch) * tall, length * wide - 3, tall);
     const said = notes.length ? notes.map(([pitch]) => noteName(pitch)).join(" ") : "silence";
-    canvas.setAttribute("aria-label", `${pad.label}: ${inWords(pad)}; ${said}`);
+    shown.setAttribute("aria-label", `${pad.label}: ${inWords(pad)}; ${said}`);
   };
-  const face = (image) => image.decode().then(() => context.drawImage(image, 0, 0, canvas.width, canvas.height));
+  const face = (image) => image.decode().then(() => context.drawImage(image, 0, 0, shown.width, shown.height), () => {});
   if (window.AudioContext) pad.player = oplasPlayer(pad.sampleRate);
-  const play = async () => {
-    if (!pad.live || !pad.player) return nearestFace(pad)?.media.closest("figure").querySelector("audio")?.play();
-    draw(await pad.live.decode(values(pad)));
-    pad.player.start(0, (take) => (take(barSound(notes, ticks, pad.sampleRate), true), () => {}));
-  };
-  return {canvas, draw, face, play};
+  const play = () => pad.player?.start(0, (take) => {
+    take(barSound(notes, ticks, pad.sampleRate), true);
+    return () => {};
+  });
+  return {shown, draw, face, play};
 };

@@ -5,6 +5,13 @@ const oplasLoaded = (text) => {
   return { decode: oplasProgram(decode), encode: encode && oplasProgram(encode), sound: sound && oplasSound(sound), first, ...sound };
 };
 
+// A sound of the reader's own, as the notes were that the encoder knows: with its peak at .9, and a silence before it.
+const oplasNote = ({ length, skip }, samples) => {
+  const peak = samples.reduce((most, x) => Math.max(most, Math.abs(x)), 0), note = new Float32Array(length);
+  note.set(samples.subarray(0, length - skip), skip);
+  return note.map((x) => .9 * x / peak);
+};
+
 // A browser makes code quick once it has run for a while: a first block that nobody hears, twice.
 const oplasWarm = ({ decode, sound, frames, length, first }) => {
   for (let k = 0; k < 2 && sound; k++) sound.blocks(decode(first), frames, length).next();
@@ -45,7 +52,7 @@ const oplasWorker = (post) => {
   const answer = ({ id, text, decode, sound, encode }) => {
     if (text) return (model = oplasLoaded(text), oplasWarm(model), post({ id }));
     if (decode) return post({ id, numbers: finite(model.decode(decode)) });
-    if (encode) return post({ id, numbers: finite(model.encode(model.sound.picture(encode, model.frames))) });
+    if (encode) return post({ id, numbers: finite(model.encode(model.sound.picture(oplasNote(model, encode), model.frames))) });
     return sing(id, sound);
   };
 
