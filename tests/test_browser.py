@@ -86,7 +86,7 @@ def test_figures_take_the_colour_of_the_page(visit, name):
     assert brightness["light"] < 250 < 500 < brightness["dark"]
 
 
-@pytest.mark.parametrize("name", ["31_widgets", "02_autoencoders"])
+@pytest.mark.parametrize("name", ["31_widgets"])
 def test_moving_a_slider_changes_the_picture(visit, name):
     "No kernel runs: what answers is the page itself."
     page = visit(name)
@@ -457,3 +457,73 @@ def test_the_ring_of_notes_answers_in_its_chapter(visit):
         await_start(page, sound, n)
         assert line.inner_text() == said and slider.get_attribute("aria-valuetext") == label
         assert sound.get_attribute("src") == notes[{"C": 0, "C♯": 1, "G": 7}[label]], "another note sounds"
+
+
+# ---- pads whose decoder runs in the page
+
+SOUNDING_PADS = ["03_sampler", "31c_pad"]
+
+
+def answered(page, touch):
+    "Touch the first pad of a page, and wait until its decoder answers."
+    pad = page.locator(".oplas-pad").first
+    pad.scroll_into_view_if_needed()
+    page.evaluate("window.heard = []; document.addEventListener('oplas-sounding', (e) => heard.push(e.detail.ms), true)")
+    pad.locator(touch).first.click()
+    pad.get_by_text("Who answers: the decoder, in this page").wait_for(timeout=20_000)
+    return pad
+
+
+def strike(page, pad, midi=62):
+    "Press a key of the piano, and wait for its sound."
+    before = page.evaluate("heard.length")
+    pad.locator(f".oplas-piano [data-midi='{midi}']").click()
+    page.wait_for_function("n => heard.length > n && heard.at(-1) > 0", arg=before, timeout=10_000)
+
+
+@pytest.mark.parametrize("name", SOUNDING_PADS)
+def test_a_pad_plays_what_its_page_decodes(visit, name):
+    page = visit(name)
+    assert page.evaluate("document.querySelectorAll('script[src*=\"/live/model-\"]').length") == 0, "the model came before it was asked for"
+    pad = answered(page, ".oplas-piano [data-midi='60']")
+    strike(page, pad)
+    assert not pad.locator(".oplas-faces").is_visible()
+    overflow = page.evaluate("document.documentElement.scrollWidth - document.documentElement.clientWidth")
+    assert overflow <= 1, f"the page is {overflow} px wider than the window"
+
+
+@pytest.mark.parametrize("name", ["02_autoencoders", "05_attributes"])
+def test_a_pad_draws_what_its_page_decodes(visit, name):
+    page = visit(name)
+    pad = answered(page, ".oplas-field")
+    canvas, seen = pad.locator("canvas"), set()
+    for key in ("Home", "ArrowRight", "ArrowUp"):
+        pad.locator("[role=slider]").first.focus()
+        for _ in range(12): page.keyboard.press(key)
+        page.wait_for_timeout(300)
+        seen.add(canvas.evaluate("c => c.toDataURL()"))
+    assert len(seen) == 3, "the point moved and the picture stayed"
+
+
+def test_a_pad_plays_from_a_file_with_no_network(browser, site):
+    context, errors = browser.new_context(), []
+    page = context.new_page()
+    page.on("pageerror", lambda e: errors.append(str(e)) if "MathJax" not in str(e) else None)
+    page.route("**/*", lambda r: r.continue_() if r.request.url.startswith(("file:", "data:", "blob:")) else r.abort())
+    page.goto((site / "31c_pad.html").as_uri(), wait_until="domcontentloaded")
+    strike(page, answered(page, ".oplas-piano [data-midi='60']"))
+    context.close()
+    assert not errors
+
+
+def test_a_pad_whose_file_is_missing_says_so_and_plays_ready_made_sounds(browser, url):
+    context = browser.new_context()
+    page = context.new_page()
+    page.route("**/*", lambda r: r.continue_() if r.request.url.startswith(url) and "/live/model-" not in r.request.url else r.abort())
+    page.goto(f"{url}/31c_pad.html", wait_until="domcontentloaded")
+    pad = page.locator(".oplas-pad").first
+    pad.locator(".oplas-piano [data-midi='60']").click()
+    pad.get_by_text("could not be loaded").first.wait_for(timeout=20_000)
+    pad.locator(".oplas-piano [data-midi='60']").click()
+    page.wait_for_function("[...document.querySelectorAll('.oplas-faces audio')].some(a => a.currentTime > 0)", timeout=10_000)
+    context.close()
