@@ -52,20 +52,18 @@ const oplasFunctions = {
   gelu: (x) => x / 2 * (1 + oplasErf(x / Math.SQRT2)),
 };
 
-// y[t] += weight(j) · x[start(j) + t · step] for each row j. It takes four rows at once, and so reads and writes
-// y a quarter as often: the decoder of the sampler needs half the time.
-const oplasAddRows = (y, first, last, rows, weight, x, start, step) => {
+// y[t] += w[from + j · by] · x[at + j · apart + t · step] for each of so many rows j. It takes four rows at once, and
+// so reads and writes y a quarter as often.
+const oplasAddRows = (y, first, last, rows, { w, from, by }, { x, at, apart, step }) => {
   let j = 0;
   for (; j + 3 < rows; j += 4) {
-    const a = weight(j), b = weight(j + 1), c = weight(j + 2), d = weight(j + 3);
-    const p = start(j), q = start(j + 1), r = start(j + 2), s = start(j + 3);
-    for (let t = first, u = t * step; t < last; t++, u += step) {
-      y[t] += a * x[p + u] + b * x[q + u] + c * x[r + u] + d * x[s + u];
+    const v = from + j * by, a = w[v], b = w[v + by], c = w[v + 2 * by], d = w[v + 3 * by];
+    for (let t = first, u = at + j * apart + t * step; t < last; t++, u += step) {
+      y[t] += a * x[u] + b * x[u + apart] + c * x[u + 2 * apart] + d * x[u + 3 * apart];
     }
   }
   for (; j < rows; j++) {
-    const a = weight(j), p = start(j);
-    for (let t = first; t < last; t++) y[t] += a * x[p + t * step];
+    for (let t = first, u = at + j * apart + t * step; t < last; t++, u += step) y[t] += w[from + j * by] * x[u];
   }
 };
 
@@ -106,7 +104,7 @@ const oplasSteps = {
     for (let row = 0; row < batch * m; row++) {
       const y = out.subarray(row * n, (row + 1) * n), from = Math.floor(row / m) * k * n;
       bias ? y.set(bias) : y.fill(0);
-      oplasAddRows(y, 0, n, k, (j) => x[row * k + j], w, (j) => from + j * n, 1);
+      oplasAddRows(y, 0, n, k, { w: x, from: row * k, by: 1 }, { x: w, at: from, apart: n, step: 1 });
     }
   },
 
@@ -117,8 +115,8 @@ const oplasSteps = {
       for (let k = 0; k < taps; k++) {
         const shift = k - padding, first = Math.max(0, Math.ceil(-shift / stride));
         const last = Math.min(length, Math.floor((frames - 1 - shift) / stride) + 1);
-        const weight = (c) => w[(o * channels + c) * taps + k], start = (c) => c * frames + shift;
-        oplasAddRows(y, first, last, channels, weight, x, start, stride);
+        const filter = { w, from: o * channels * taps + k, by: taps };
+        oplasAddRows(y, first, last, channels, filter, { x, at: shift, apart: frames, step: stride });
       }
     }
   },
