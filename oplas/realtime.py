@@ -393,7 +393,7 @@ def _scripted(module):
         mark = next((k for k, line in enumerate(lines) if "<--- HERE" in line), None)
         code = f" at “{lines[mark - 1].strip()}”" if mark else ""
         place = next((line.strip() for line in lines if line.strip().startswith("File ")), "")
-        raise ValueError(f"model: TorchScript cannot take it{code}, {place}: {lines[0]}") from e
+        raise ValueError(f"model: TorchScript cannot take it{code}, {place}: {lines[0].strip(': ')}") from e
 
 def _sampler_patch(sampler, lead):
     "A sampler as nn~ wants it. ValueError if it has no four numbers, or is not told the pitch late."
