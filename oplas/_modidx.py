@@ -422,6 +422,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '', 'doc_host': '', 'git_url
                                 'oplas.realtime._from_peaks': ('realtime.html#_from_peaks', 'oplas/realtime.py'),
                                 'oplas.realtime._generator_patch': ('realtime.html#_generator_patch', 'oplas/realtime.py'),
                                 'oplas.realtime._live': ('realtime.html#_live', 'oplas/realtime.py'),
+                                'oplas.realtime._numbers': ('realtime.html#_numbers', 'oplas/realtime.py'),
                                 'oplas.realtime._overlap_add': ('realtime.html#_overlap_add', 'oplas/realtime.py'),
                                 'oplas.realtime._quietly_to_onnx': ('realtime.html#_quietly_to_onnx', 'oplas/realtime.py'),
                                 'oplas.realtime._sampler_patch': ('realtime.html#_sampler_patch', 'oplas/realtime.py'),

@@ -19,15 +19,17 @@ __all__ = ['STEP', 'PATCHES', 'PitchTables', 'MelToLinear', 'PhaseState', 'Phase
            'SamplerPatch', 'GeneratorPatch', 'export_nn_tilde', 'Host', 'perform', 'export_onnx', 'write_patches',
            'Keyboard', 'main']
 
-# %% ../nbs/10_realtime.ipynb #34e15383
+# %% ../nbs/10_realtime.ipynb #69847bb8
+def _numbers(layer): return layer.weight.detach().clone(), layer.bias.detach().clone()
+
 class PitchTables(nn.Module):
     "A sampler's decoder, code and note to mel magnitudes; what depends on the pitch alone is looked up."
     def __init__(self, sampler: Sampler):  # that is told the pitch late
         super().__init__()
-        decoder, config = copy.deepcopy(sampler.decoder), sampler.config
+        decoder, config = sampler.decoder, sampler.config
         self.frames, self.shapes, self.channels = decoder.frames, decoder.shapes, decoder.blocks[0][1].in_channels
-        self.few, self.first, self.shared = decoder.start[0], decoder.start[2], decoder.shared
-        self.convs = nn.ModuleList([grown[1] for grown in decoder.blocks[::2]])
+        self.first, self.second, self.shared = map(_numbers, (decoder.start[0], decoder.start[2], decoder.shared))
+        self.convs = [_numbers(grown[1]) for grown in decoder.blocks[::2]]
         told = sampler.tell(torch.arange(config["low"], config["high"] + 1))
         with torch.no_grad():
             e = decoder.embed(told)
@@ -38,11 +40,13 @@ class PitchTables(nn.Module):
     def forward(self, z: torch.Tensor,  # a code, (dim,)
                 row: int,               # of the tables: semitones above the lowest note
                ) -> torch.Tensor:       # (n_mels, frames)
-        x = F.gelu(self.first(F.gelu(self.few(z)))).view(1, self.channels, -1)
-        for k, conv in enumerate(self.convs):
-            x = conv((F.gelu(x) if k else x).repeat_interleave(2, 2))
+        x = F.linear(F.gelu(F.linear(z, self.first[0], self.first[1])), self.second[0], self.second[1])
+        x = x.view(1, self.channels, -1)
+        for weight, bias in self.convs:
+            x = F.conv1d(F.gelu(x).repeat_interleave(2, 2), weight, bias, padding=1)
         x = F.gelu(x[0, :, :self.frames] * self.scale[row] + self.shift[row])
-        log = self.own[row] @ x[:self.shapes] + self.shared(x[None, self.shapes:])[0] + self.mean
+        shared = F.conv1d(x[None, self.shapes:], self.shared[0], self.shared[1])[0]
+        log = self.own[row] @ x[:self.shapes] + shared + self.mean
         return self.floor * torch.expm1((log + 1).clamp(0, 2.5) * self.half)
 
 # %% ../nbs/10_realtime.ipynb #97b40018
@@ -371,6 +375,7 @@ class GeneratorPatch(NnTilde):
                 ):
         super().__init__(dim, sample_rate, {})
         self.model, self.half = model, samples // 2
+        self.register_buffer("where", torch.zeros(0))  # nn~ moves this, with the model, to a GPU if there is one
         self.z, self.sound, self.tail = torch.zeros(1, dim), torch.zeros(0), torch.zeros(samples // 2)
         self.fade = torch.cos(math.pi / 2 * torch.arange(samples // 2) / (samples // 2)).square()
 
@@ -378,7 +383,7 @@ class GeneratorPatch(NnTilde):
 
     def window(self, m: int) -> torch.Tensor:
         while len(self.sound) < m:
-            new = self.model(self.z)[0]
+            new = self.model(self.z.to(self.where.device))[0].cpu()
             self.sound = torch.cat([self.sound, self.tail + (1 - self.fade) * new[:self.half]])
             self.tail = self.fade * new[self.half:]
         out, self.sound = self.sound[:m], self.sound[m:]

@@ -243,6 +243,12 @@ def test_what_nn_asks_for_is_there(file):
     with torch.inference_mode(): assert model(torch.zeros(1, 6, 3)).shape == (1, 1, 192)
 
 
+def test_a_gpu_that_nn_finds_changes_nothing(file):
+    "nn~ sends parameters and buffers there. Here there are none, so all stays together."
+    model = torch.jit.load(str(file))
+    assert not list(model.parameters()) and not list(model.buffers())
+
+
 def test_what_was_set_can_be_read(host):
     host.set("play", 61, .5, -1, 2, 0)
     host.set("voices", 2.0)                       # Pure Data knows numbers of one kind only
