@@ -491,7 +491,7 @@ def perform(host: Host,        # with a sampler's file
         controls[-1, at:end] = gate
     return torch.cat([host(part) for part in controls.split(host.block, 1)])
 
-# %% ../nbs/10_realtime.ipynb #9149700d
+# %% ../nbs/10_realtime.ipynb #b42acf06
 class _Decode(nn.Module):
     "A sampler's decoder, written so that the exporter leaves the number of codes open: (n, dim), told -> pictures."
     def __init__(self, sampler):
@@ -539,7 +539,7 @@ def export_onnx(sampler: Sampler,          # its decoder is exported
     if not error < .001: raise ValueError(f"the ONNX file is off by {error:.2g}, on a scale of 2")
     return error
 
-# %% ../nbs/10_realtime.ipynb #e9a4842a
+# %% ../nbs/10_realtime.ipynb #db9ea13d
 PATCHES = ("sampler.pd", "sampler-help.pd", "sampler.maxpat")  #: Pure Data, its help file, Max
 
 def write_patches(folder: str | os.PathLike,  # that has sampler.ts
@@ -551,7 +551,7 @@ def write_patches(folder: str | os.PathLike,  # that has sampler.ts
         (folder / name).write_bytes((resources.files("oplas") / "static" / "patches" / name).read_bytes())
     return [folder / name for name in PATCHES]
 
-# %% ../nbs/10_realtime.ipynb #5ccf0001
+# %% ../nbs/10_realtime.ipynb #c1ccfeec
 class Keyboard:
     "What MIDI messages do: keys play, controllers 16 … 19 move the code from -2 to 2."
     def __init__(self, host: Host,                      # with a sampler's file
@@ -564,7 +564,7 @@ class Keyboard:
         if message.type == "control_change" and 16 <= message.control < 20:
             self.z[message.control - 16] = message.value / 127 * 4 - 2
 
-# %% ../nbs/10_realtime.ipynb #e8b67f53
+# %% ../nbs/10_realtime.ipynb #582aff47
 def _live(host, keyboard, port):
     "Play from a MIDI keyboard on the sound card until interrupted."
     import mido, sounddevice
@@ -593,7 +593,7 @@ def _why_not_live():
     except (ImportError, OSError) as e: return f"MIDI does not work ({e})"
     return "" if ports else "there is no MIDI keyboard"
 
-# %% ../nbs/10_realtime.ipynb #0439a464
+# %% ../nbs/10_realtime.ipynb #f4e22fd0
 def main(argv: list[str] | None = None,  # the words after `oplas`; None: those of the command line
         ) -> None:
     "The command `oplas play`: a file of nn~'s, from a MIDI keyboard, on the sound card or into a WAV."
