@@ -389,6 +389,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '', 'doc_host': '', 'git_url
                                 'oplas.realtime.Phases.finish': ('realtime.html#phases.finish', 'oplas/realtime.py'),
                                 'oplas.realtime.Phases.load': ('realtime.html#phases.load', 'oplas/realtime.py'),
                                 'oplas.realtime.Phases.round': ('realtime.html#phases.round', 'oplas/realtime.py'),
+                                'oplas.realtime.Phases.take_in': ('realtime.html#phases.take_in', 'oplas/realtime.py'),
                                 'oplas.realtime.Phases.work': ('realtime.html#phases.work', 'oplas/realtime.py'),
                                 'oplas.realtime.PitchTables': ('realtime.html#pitchtables', 'oplas/realtime.py'),
                                 'oplas.realtime.PitchTables.__init__': ('realtime.html#pitchtables.__init__', 'oplas/realtime.py'),

@@ -151,13 +151,18 @@ class Phases(PhaseState):
         x[:len(tail)] += tail
         return x
 
-    def load(self):
-        "Take in frames: magnitudes, phases to start from, and what the windows add up to."
-        end = min(self.at + self.count + self.look_ahead - len(self.size), self.mel.shape[1])
-        new, last = self.to_linear(self.mel[:, self.at:end]), torch.zeros(self.bins)
+    def take_in(self, mel: torch.Tensor):
+        "Magnitudes of new frames, and phases to start from."
+        new, last = self.to_linear(mel), torch.zeros(self.bins)
         if len(self.c): last = self.c[-1].angle() - self.middle
         c = torch.polar(new, _from_peaks(new, self.hop, last) + self.middle)
-        self.at, self.size, self.c = end, torch.cat([self.size, new]), torch.cat([self.c, c])
+        self.size, self.c = torch.cat([self.size, new]), torch.cat([self.c, c])
+
+    def load(self):
+        "Take in the frames of a block and those ahead; what their windows add up to."
+        end = min(self.at + self.count + self.look_ahead - len(self.size), self.mel.shape[1])
+        if end > self.at: self.take_in(self.mel[:, self.at:end])
+        self.at = end
         if len(self.size) < self.count + self.look_ahead: self.count = len(self.size)  # the picture's end
         cover = self.added(self.window.expand(len(self.size), -1), self.cover)
         self.scale = 1 / cover.clamp(min=1e-6 * float(cover.max()))
@@ -266,7 +271,8 @@ class NnTilde(nn.Module):
         self.forward_params = torch.tensor([channels, STEP, 1, 1])
         self.names = torch.jit.Attribute(list(attributes), list[str])
         for name, codes in attributes.items(): setattr(self, f"{name}_params", torch.tensor(codes))
-        self.step, self.told, self.resampler = STEP, False, Resampler(sample_rate)
+        self.step, self.resampler = STEP, Resampler(sample_rate)
+        self.said = torch.jit.Attribute([], list[str])
 
     def forward(self, x: torch.Tensor,  # controls, (1, channels, steps)
                ) -> torch.Tensor:       # sound, (1, 1, 64 · steps)
@@ -279,8 +285,9 @@ class NnTilde(nn.Module):
         return torch.cat(out)[None, None]
 
     def complain(self, what: str):
-        if not self.told: warnings.warn("ignored, and not reported again: " + what)
-        self.told = True
+        if what not in self.said:
+            warnings.warn("ignored, and not reported again: " + what)
+            self.said.append(what)
 
     @torch.jit.export
     def get_methods(self) -> list[str]: return ["forward"]
@@ -290,7 +297,7 @@ class NnTilde(nn.Module):
 
     @torch.jit.export
     def set_sample_rate(self, sample_rate: int) -> int:
-        if not self.resampler.set(sample_rate): self.complain(f"a sample rate of {sample_rate}")
+        if not self.resampler.set(sample_rate): self.complain("a sample rate that is none, or too odd")
         return 0
 
 # %% ../nbs/10_realtime.ipynb #39aed6e9
@@ -337,7 +344,7 @@ class SamplerPatch(Players):
     "A sampler for nn~: inlets for four coordinates, note and gate; attributes `play` and `voices`."
     def want(self, note: int, z: list[float], level: float):
         "Put a note that can be played among those that wait."
-        if not self.low <= note <= self.high: self.complain(f"note {note}, outside {self.low} … {self.high}")
+        if not self.low <= note <= self.high: self.complain(f"a note outside {self.low} … {self.high}")
         elif not all([math.isfinite(value) for value in z]): self.complain("a coordinate that is NaN or Inf")
         elif len(self.waiting) < 8: self.waiting.append(z + [float(note), level])
 
@@ -363,7 +370,7 @@ class SamplerPatch(Players):
     @torch.jit.export
     def set_voices(self, voices: int) -> int:
         if 1 <= voices <= len(self.players): self.voices = voices
-        else: self.complain(f"{voices} voices")
+        else: self.complain(f"a number of voices outside 1 … {len(self.players)}")
         return 0
 
 # %% ../nbs/10_realtime.ipynb #5a45b4f9

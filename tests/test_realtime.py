@@ -131,7 +131,7 @@ def test_rounds_in_pieces_are_those_of_the_stream(plucked):
     assert got.shape == want.shape and (got - want).abs().max() < 1e-3 * want.abs().max()
 
 
-@pytest.mark.parametrize("frames", [6, 9, 20, 33, 136])
+@pytest.mark.parametrize("frames", [6, 9, 15, 16, 17, 24, 33, 136])  # 16, 24 and 136: no frame is left for the last block
 def test_pictures_of_any_length_end(plucked, frames):
     logmel, mel = plucked
     sound = streamed(Phases(logmel), mel[:, :frames])
@@ -224,6 +224,18 @@ def test_a_note_ends_and_costs_nothing_then(host):
     assert sound[30_000:32_000].abs().max() > 0 and not sound[34_000:].any()
 
 
+@pytest.mark.parametrize("sound, samples, lead", [(dict(n_fft=1024, n_mels=48), 8192, 1536),
+                                                  (dict(sample_rate=44_100, n_fft=4096, hop_length=512), 69_120, 3072),
+                                                  (dict(hop_length=128, n_mels=128), 17_280, 0)])
+def test_samplers_of_other_sounds_play_to_the_end(tmp_path, sound, samples, lead):
+    other = fresh(0, Sampler, sound=sound, samples=samples)
+    other.logmel.top.fill_(6.7)
+    path = export_nn_tilde(other, tmp_path / "other.ts", lead=lead)
+    long, short = (perform(Host(path, 44_100, block), [(.02, 60, POINT, 1.), (.2, 70, POINT, 1.)], 2) for block in (4096, 64))
+    assert torch.isfinite(long).all() and torch.equal(long[:len(short)], short[:len(long)])
+    assert .02 - 64 / 44_100 < onset(long) / 44_100 < .03 and not long[-1000:].any()
+
+
 # --- the contract of nn~
 
 TYPES = {bool: 0, int: 1, float: 2, str: 3}
@@ -295,7 +307,7 @@ def test_numbers_of_voices_and_rates_that_cannot_be_are_ignored(host):
         warnings.simplefilter("always")
         for voices in (0, 5, -1): host.set("voices", voices)
         assert host.model.set_sample_rate(0) == 0 and host.model.set_sample_rate(-48_000) == 0
-    assert host.model.get_voices() == (4,) and said_once(said, "ignored")
+    assert host.model.get_voices() == (4,) and said_once(said, "voices outside") and said_once(said, "a sample rate")
     assert len(perform(host, [(0, 60, POINT, 1.)], .1)) == 35 * 64
 
 
