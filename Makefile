@@ -53,6 +53,6 @@ $(READY): pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10))' || { echo "oplas needs Python 3.10 or newer; make PYTHON=python3.12 names another"; exit 1; }
 	@$(PYTHON) -c 'import venv, ensurepip' || { echo "Python's venv module is missing; on Debian: apt install python3-venv"; exit 1; }
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --editable ".[audio,music,book,dev]" --constraint constraints.txt
+	$(BIN)/python -m pip install --quiet --editable ".[audio,music,realtime,book,dev]" --constraint constraints.txt
 	@$(BIN)/python -c 'import umap'  # it compiles itself once: ten seconds of set-up, instead of a reader's
 	@touch $@

@@ -71,8 +71,8 @@ CHAPTERS = (
          ("08_rotations",), ("03_sampler",), _HAWLEY, _SOUND, exports=False),
     _to_come("09_surrogates", "Steer", "Semantic surrogates", "ask for “brighter”",
             ("02_autoencoders",), ("03_sampler", "06_probing"), ("surrogates",)),
-    _to_come("10_realtime", "Steer", "Real time", "play it live, in a patch",
-             ("03_sampler",), ("09_surrogates",), _UKULELE))
+    Page("10_realtime", "Steer", "Real time", "play it live, in a patch",
+         ("03_sampler",), ("27_audio", "09_surrogates"), _UKULELE, "book,audio,realtime"))
 
 # %% ../nbs/36_chapters.ipynb #cacc2bcd
 _tool = partial(Page, part="Toolbox")
