@@ -161,8 +161,8 @@ def _rows(writer, table, index) -> _Live:
 # %% ../nbs/31b_web.ipynb #69c314b7
 _SAME = {"clone", "contiguous", "detach", "alias", "_to_copy", "dropout", "lift_fresh_copy"}
 _MOVE = {"view", "_unsafe_view", "reshape", "permute", "transpose", "t", "expand", "slice", "select", "squeeze",
-         "unsqueeze", "split", "split_with_sizes", "cat", "stack", "index", "index_select", "repeat", "flip", "unbind", "roll",
-         "unfold", "as_strided", "diagonal", "upsample_nearest1d"}
+         "unsqueeze", "split", "split_with_sizes", "cat", "stack", "index", "index_select", "repeat", "flip",
+         "unbind", "roll", "unfold", "as_strided", "diagonal", "upsample_nearest1d"}
 _OTHER = {"mm": _product, "bmm": _product, "addmm": _biased, "convolution": _convolved, "gelu": _gelu,
           "clamp": _clamp, "native_layer_norm": _normed, "_softmax": _softmax,
           "_native_batch_norm_legit_no_training": _batch_normed, "embedding": _rows,
