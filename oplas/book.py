@@ -4,7 +4,7 @@
 
 # %% ../nbs/32_book.ipynb #b36acb03
 from __future__ import annotations
-import ast, hashlib, html, json, math, os, re
+import ast, base64, hashlib, html, json, math, os, re
 from dataclasses import asdict, dataclass
 from functools import lru_cache, partial
 from itertools import takewhile
@@ -434,6 +434,17 @@ def _drop_thebe(app, page, template, context, doctree) -> None:
 # %% ../nbs/32_book.ipynb #3c5847c0
 _CARRIED = re.compile(r'<script (?:type="text/plain" )?class="oplas-(beside|code)"([^>]*?)data-name="([\w-]+)">'
                       r'(.+?)</script>', re.S)
+_GIVEN = re.compile(r'(<a class="oplas-download" download="([^"/]+)" href=")data:[\w/-]+;base64,([^"]+)"')
+
+def _given(app, context, found) -> str:
+    "A link to a file, which is put beside the page."
+    begin, name, data = found.groups()
+    data = base64.b64decode(data)
+    place = f"_static/live/{hashlib.sha256(data).hexdigest()[:16]}/{name}"
+    file = Path(app.outdir, place)
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.write_bytes(data)
+    return f'{begin}{context["pathto"](place, True)}"'
 
 def _put_beside(app, page, template, context, doctree) -> None:
     "Put what controls carry into files of `_static/live`."
@@ -446,7 +457,8 @@ def _put_beside(app, page, template, context, doctree) -> None:
         address = context["pathto"](f"_static/live/{name}.js", True)
         if kind == "code": return f'<script src="{address}"></script>'
         return f'<script type="text/plain" class="oplas-beside"{more}data-name="{name}" data-src="{address}"></script>'
-    if "body" in context: context["body"] = _CARRIED.sub(put, context["body"])
+    if "body" in context:
+        context["body"] = _GIVEN.sub(partial(_given, app, context), _CARRIED.sub(put, context["body"]))
 
 
 # %% ../nbs/32_book.ipynb #ed1d92c5

@@ -4,7 +4,7 @@
 
 # %% ../nbs/31b_web.ipynb #d74bf4cb
 from __future__ import annotations
-import base64, contextlib, functools, hashlib, io, json, logging, re, time, warnings
+import base64, contextlib, functools, hashlib, html, io, json, logging, pathlib, re, time, warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from importlib import resources
@@ -16,7 +16,7 @@ from .audio import LogMel
 from .checks import finite, positive, whole
 
 # %% auto #0
-__all__ = ['PRECISIONS', 'RUNTIME', 'Unsupported', 'script', 'InV8', 'WebModel', 'to_web', 'beside']
+__all__ = ['PRECISIONS', 'RUNTIME', 'Unsupported', 'script', 'InV8', 'WebModel', 'to_web', 'beside', 'download']
 
 # %% ../nbs/31b_web.ipynb #f2bd99e7
 def _loops(addresses: np.ndarray) -> list | None:
@@ -376,3 +376,14 @@ def beside(part: str,  # what it is: "runtime" or "model"
     if "</script" in text.lower(): raise ValueError(f"{part} holds the end of a script element")
     name = f"{part}-{hashlib.sha256(text.encode()).hexdigest()[:16]}"
     return f'<script type="text/plain" class="oplas-beside" data-part="{part}" data-name="{name}">{text}</script>'
+
+# %% ../nbs/31b_web.ipynb #b63a5669
+def download(path,  # of a file
+            ) -> str:  # HTML
+    "A link that gives a file to the reader; the book moves it beside the page. FileNotFoundError without it."
+    path = pathlib.Path(path)
+    if not path.is_file(): raise FileNotFoundError(f"path: there is no file {path}")
+    data, name = path.read_bytes(), html.escape(path.name)
+    size = f"{len(data) / 1e6:.1f} MB" if len(data) > 1e5 else f"{len(data) / 1e3:.1f} kB"
+    address = f"data:application/octet-stream;base64,{base64.b64encode(data).decode()}"
+    return f'<a class="oplas-download" download="{name}" href="{address}">{name}</a> ({size})'

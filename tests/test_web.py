@@ -113,6 +113,16 @@ def test_what_a_control_carries_goes_beside_the_page_once(tmp_path):
     with pytest.raises(ValueError, match="end of a script"): web.beside("model", "</script>")
 
 
+def test_a_file_to_keep_goes_beside_the_page_under_its_name(tmp_path):
+    (tmp_path / "a & b.ts").write_bytes(bytes(range(256)))
+    context = {"body": web.download(tmp_path / "a & b.ts"), "pathto": lambda address, _: address}
+    assert "0.3 kB" in context["body"]
+    book._put_beside(SimpleNamespace(outdir=tmp_path), "page", "", context, None)
+    file, = tmp_path.glob("_static/live/*/*")
+    assert file.read_bytes() == bytes(range(256)) and f'href="{file.relative_to(tmp_path)}"' in context["body"]
+    with pytest.raises(FileNotFoundError, match="no file"): web.download(tmp_path / "c")
+
+
 def test_without_mini_racer_the_error_says_what_to_install():
     code = "import sys; sys.modules['py_mini_racer'] = None\nimport oplas.web\ntry: oplas.web.InV8('{}')\nexcept ImportError as e: print(e)"
     assert "pip install mini-racer" in subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
