@@ -380,15 +380,15 @@ def clip(sound: torch.Tensor,  # (samples,)
     return sound * (torch.arange(len(sound) - 1, -1, -1) / fade).clamp(max=1)
 
 # %% ../nbs/03_sampler.ipynb #3c4e4dd7
-def _ready_made(sampler) -> list[tuple]:
-    "A low, a middle and a high note, at the centre and at two points on each axis: numbers, player, words."
+def _ready_made(sampler) -> list[tuple]:  # numbers, player, words
+    "A low, a middle and a high note at the centre, and the middle one at two points on each axis."
     low, high, axes = sampler.config["low"], sampler.config["high"], 1.5 * torch.eye(sampler.dim)
-    points = torch.cat([torch.zeros(1, sampler.dim), axes, -axes])
-    keys = low, (low + high) // 2, high
-    rows = torch.cat([torch.cat([torch.full((len(points), 1), float(k)), points], 1) for k in keys])
+    points = torch.cat([torch.zeros(3, sampler.dim), axes, -axes])
+    keys = torch.tensor([[low], *[[(low + high) // 2]] * (len(points) - 2), [high]])
+    rows = torch.cat([keys, points.roll(-1, 0)], 1)
     sounds, faces = many_notes(sampler, rows[:, 1:], rows[:, 0]), []
     for (midi, *z), sound in zip(rows.tolist(), sounds):
-        words = f"MIDI note {midi:.0f} at z = ({', '.join(f'{v:.1f}' for v in z)})"
+        words = f"MIDI note {midi:.0f} at z = ({', '.join(f'{v + 0:.1f}' for v in z)})"
         player = sound_html(clip(sound), sampler.logmel.sample_rate, words, small=True)
         faces.append(((midi, *z), player, words))
     return faces

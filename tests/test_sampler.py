@@ -120,7 +120,7 @@ def test_the_playground_is_a_pad_for_any_sampler_with_ready_made_notes(monkeypat
     fresh, asked = Sampler(samples=8192, **SMALL).eval(), []
     fresh.logmel.top.fill_(6.)
     pad = playground(fresh)
-    assert pad.faces.count("<audio ") == 3 * 9 and pad.options["dims"] == 4 and pad.options["notes"] == [*range(48, 84)]
+    assert pad.faces.count("<audio ") == 11 and pad.options["dims"] == 4 and pad.options["notes"] == [*range(48, 84)]
     assert pad.decode.inputs == 5 and pad.options["encode"] == 8192
     monkeypatch.setattr(module, "load_sampler", lambda **settings: asked.append(settings) or fresh)
     playground()
