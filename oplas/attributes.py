@@ -466,7 +466,8 @@ def bar_pad(seed: int = 0,  # of the training
         with torch.no_grad(): return values, _shown(model.decode(z)[0]), f"at {values[0]:.0f} and {values[1]:.0f}"
     rows = 1.5 * torch.randn(256, len(dims), generator=torch.Generator().manual_seed(0))
     web = to_web(Turned(model, start, dims), rows, tolerance=.02)
-    view = {"kind": "roll", "ticks": model.ticks, "words": model.high - model.low + 3, "low": model.low}
+    times = [*(beat + t for beat in range(4) for t in GRIDS[model.ticks]), 4]
+    view = {"kind": "roll", "words": model.high - model.low + 3, "low": model.low, "times": times}
     names, steps = [f"dimension {dim + 1}" for dim in dims], (-2., 0., 2.)
     return LatentPad(web, dims=len(dims), names=names, label="A bar of a fiddle tune",
                      faces=[face(a, b) for a in steps for b in steps], view=view)

@@ -190,6 +190,33 @@ def test_it_is_a_module_too_with_no_faces_and_leaves_nothing_behind(open_pad):
     assert page.evaluate("moved") == {"z": [0, 0, 0, 0], "midi": 60}
     page.evaluate("gone()")
 
+KERNEL = "".join((STATIC / f"{name}.js").read_text() for name in ("player", "pad", "roll", "live", "kernel"))
+
+@pytest.mark.parametrize("answers", [True, False])
+def test_a_kernel_answers_through_the_widget_or_its_silence_is_told(open_pad, answers):
+    "The very module that `LatentPad.widget` carries, with a model as anywidget has it."
+    page = open_pad()
+    html = f"<div class='oplas-pad' data-options='{json.dumps(OPTIONS)}'><div class='oplas-faces'>{FACES}</div></div>"
+    page.evaluate("""async ([esm, html, answers]) => {
+      const {default: widget} = await import(URL.createObjectURL(new Blob([esm], {type: "text/javascript"})));
+      const el = document.querySelector("article").appendChild(document.createElement("div")), listeners = [];
+      el.id = "widget";
+      const model = {get: () => html, on: (kind, listen) => listeners.push(listen), send: ({id, what, values}) => {
+        asked.push([what, ...values]);
+        const sound = new DataView(Float32Array.from({length: 2000}, (_, k) => Math.sin(k / 9)).buffer);
+        if (answers) setTimeout(() => listeners.forEach((listen) => listen({id}, what === "ready" ? [] : [sound])));
+      }};
+      el.addEventListener("oplas-sounding", () => { window.kernelSounds = true; }, true);
+      window.gone = widget.render({el, model}); }""", [KERNEL, html, answers])
+    page.locator("#widget [data-midi='60']").click()
+    said = page.locator("#widget .oplas-who").get_by_text("the kernel" if answers else "no kernel answers")
+    said.wait_for(timeout=10_000)
+    if answers:
+        page.locator("#widget [data-midi='62']").click()
+        page.wait_for_function("window.kernelSounds")
+        assert page.evaluate("asked.at(-1)") == ["decode", 62, 0, 0, 0, 0]
+    page.evaluate("gone()")
+
 
 # pads
 

@@ -1,5 +1,5 @@
 "Networks in the page: every kind of step against torch, bad input, and what the book moves beside a page."
-import json, subprocess, sys
+import json, math, subprocess, sys
 from types import SimpleNamespace
 
 import pytest
@@ -10,7 +10,8 @@ from torch import nn
 
 from oplas import book, web
 from oplas.pad import LatentPad
-from oplas.web import InV8, Unsupported, to_web
+from py_mini_racer import MiniRacer
+from oplas.web import InV8, Unsupported, script, to_web
 
 TABLE = torch.randn(5, 3, 2, generator=torch.Generator().manual_seed(0))
 WEIGHT = torch.randn(4, 2, 3, generator=torch.Generator().manual_seed(1))
@@ -34,6 +35,10 @@ STEPS = {
     "filters": lambda x: F.conv1d(x.view(1, 2, 6), WEIGHT, stride=2, padding=2), "grown": lambda x: F.interpolate(x.view(1, 2, 6), scale_factor=3),
     "filters of two": lambda x: F.conv1d(F.conv1d(x.view(1, 2, 6), WEIGHT, torch.ones(4)), torch.ones(1, 4, 1)),
 }
+
+
+ROLL = MiniRacer()
+ROLL.eval(script("player", "pad", "roll"))
 
 
 class Function(nn.Module):
@@ -126,6 +131,30 @@ def test_a_file_to_keep_goes_beside_the_page_under_its_name(tmp_path):
 def test_without_mini_racer_the_error_says_what_to_install():
     code = "import sys; sys.modules['py_mini_racer'] = None\nimport oplas.web\ntry: oplas.web.InV8('{}')\nexcept ImportError as e: print(e)"
     assert "pip install mini-racer" in subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+
+
+# ---- bars in the page
+
+@settings(max_examples=40)
+@given(st.lists(st.integers(0, 45), min_size=24, max_size=24))
+def test_the_page_reads_scores_as_the_notes_that_python_reads(index):
+    from oplas.attributes import from_index
+    from oplas.music import GRIDS, to_events
+    scores = torch.nn.functional.one_hot(torch.tensor(index), 46).float().flatten().tolist()
+    times = [*(beat + t for beat in range(4) for t in GRIDS[24]), 4]
+    got = json.loads(ROLL.eval(f"JSON.stringify(notesOf(tokensOf(Float32Array.from({scores}), 46), 46, 52, {times}))"))
+    notes = to_events(from_index(torch.tensor(index)))
+    want = [[p, a, a + d] for p, a, d in zip(notes.pitch.tolist(), notes.onset.tolist(), notes.duration.tolist())]
+    assert len(got) == len(want) and all(g == pytest.approx(w) for g, w in zip(got, want))
+
+
+@pytest.mark.parametrize("pitch", [52, 64, 79, 95])
+def test_the_string_of_the_page_sounds_at_its_pitch(pitch):
+    from oplas.audio import f0_autocorrelation
+    sound = ROLL.eval(f"const out{pitch} = new Float32Array(22050); pluckString(out{pitch}, 0, 22050, {pitch}, 22050); out{pitch}.buffer")
+    x = torch.frombuffer(bytearray(sound), dtype=torch.float32)
+    hertz = float(f0_autocorrelation(x, fmin=150, fmax=2100, refine=True))
+    assert abs(1200 * math.log2(hertz / (440 * 2 ** ((pitch - 69) / 12)))) < 25 and .05 < x.abs().max() < 1 and abs(x[-1]) < .01
 
 
 # ---- the pad, seen from Python
