@@ -132,7 +132,7 @@ def test_a_slider_plays_its_sound_by_keyboard(sounds):
     page, sound, handles = sounds
     assert page.evaluate("started.length") == 0, "a sound plays on load"
     sources, before = {sound.get_attribute("src")}, None
-    for n, (handle, key) in enumerate(((handles.first, "ArrowLeft"), (handles.last, "ArrowRight"), (handles.last, "ArrowLeft")), 1):
+    for n, (handle, key) in enumerate(((handles.first, "ArrowLeft"), (handles.last, "ArrowLeft"), (handles.last, "ArrowRight")), 1):
         handle.focus()
         page.keyboard.down(key)
         page.wait_for_timeout(150)
