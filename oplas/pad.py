@@ -6,8 +6,8 @@
 from __future__ import annotations
 import hashlib, html, json
 from collections.abc import Callable, Sequence
-import numpy as np
-from .checks import positive, whole
+import torch
+from .checks import finite, positive, whole
 from .web import RUNTIME, WebModel, beside, script
 from .widgets import look, styles
 
@@ -63,7 +63,7 @@ def _builder() -> str:
 class LatentPad:
     """An instrument over a latent space, on a page or in a notebook. ValueError on settings that do not fit, or
     if `decode` gives other shapes for other codes, or NaN."""
-    def __init__(self, decode: WebModel | Callable,  # numbers → sound (or picture), the note first if there are notes
+    def __init__(self, decode: WebModel | Callable,  # (1, k), the note first if there are any → sound or picture
                  sample_rate: int = 22_050,  # Hz, of the sound
                  dims: int = 2,              # numbers in a code; two go on each pad
                  notes: Sequence[int] | None = None,  # MIDI numbers of the piano; None: no piano
@@ -73,26 +73,30 @@ class LatentPad:
                  start: Sequence[float] | None = None,  # the first point, note first; None: the middle
                  faces: Sequence = (),       # (numbers, `<audio>` or `<img>`, words), made before
                  view: dict | str = "sound", # or {"kind": "image", "height", "width", "low", "high"}, or a "roll"
+                 encode: Callable | None = None,  # (1, samples) → (1, dims), by the kernel; a WebModel has its own
+                 samples: int = 34_560,      # of a reader's sound that `encode` takes, from its onset on
                  ):
         self.decode, self.options = decode, _options(dims, notes, sample_rate, label, names, limit, start, view)
         self.faces, size = _faces(faces, dims + (notes is not None)), dims + (notes is not None)
         if isinstance(decode, WebModel):
             if decode.inputs != size: raise ValueError(f"decode takes {decode.inputs} numbers, the pad gives {size}")
             self.options["encode"] = decode.listens
-        elif callable(decode): self._same_shape()
+        elif callable(decode): self._by_kernel(encode, samples)
         else: raise ValueError(f"decode must be a WebModel or a function, got {type(decode).__name__}")
 
-    def _numbers(self, values) -> np.ndarray:
-        "What the function makes of the pad's numbers."
-        out = np.asarray(self.decode(np.asarray(values, dtype=np.float32)), dtype=np.float32)
-        if not np.isfinite(out).all(): raise ValueError("decode gave NaN or Inf")
-        return out
+    def _by_kernel(self, encode, samples) -> None:
+        "Take up functions. ValueError unless another code gives as many numbers."
+        self.asked = {"ready": lambda row: row, "decode": self.decode, "encode": encode}
+        self.options["encode"] = whole("samples", samples, 1) if encode else 0
+        *others, last = self.options["start"]
+        shapes = [tuple(self._numbers("decode", [*others, last + by]).shape) for by in (0, 1)]
+        if shapes[0] != shapes[1]: raise ValueError(f"decode must give one shape for all codes, got {shapes}")
 
-    def _same_shape(self) -> None:
-        "ValueError unless another code gives as many numbers."
-        start = np.asarray(self.options["start"])
-        here, there = (self._numbers(start + d * (np.arange(len(start)) == len(start) - 1)).shape for d in (0, 1))
-        if here != there: raise ValueError(f"decode must give one shape for all codes, got {here} and {there}")
+    @torch.no_grad()
+    def _numbers(self, what, values) -> torch.Tensor:
+        "What a function makes of numbers that come from the page."
+        out = torch.as_tensor(self.asked[what](torch.as_tensor(values).float()[None])).float()
+        return finite(f"what {what} gave", out)
 
     def widget(self):
         "An anywidget that asks the kernel. ImportError without anywidget."
@@ -105,7 +109,7 @@ class LatentPad:
 
     def _answer(self, widget, message, _):
         "A question of the page: numbers back, or why not."
-        try: buffers = [] if message["what"] == "ready" else [self._numbers(message["values"]).tobytes()]
+        try: buffers = [self._numbers(message["what"], message["values"]).cpu().numpy().tobytes()]
         except Exception as e: return widget.send({"id": message["id"], "error": str(e)})
         widget.send({"id": message["id"]}, buffers)
 

@@ -159,7 +159,7 @@ def test_the_string_of_the_page_sounds_at_its_pitch(pitch):
 
 # ---- the pad, seen from Python
 
-def pad(**settings): return LatentPad(**{"decode": lambda v: v * 2, "label": "a pad", **settings})
+def pad(**settings): return LatentPad(**{"decode": lambda row: row * 2, "label": "a pad", **settings})
 
 
 def test_a_pad_has_what_the_page_asks_for():
@@ -171,7 +171,7 @@ def test_a_pad_has_what_the_page_asks_for():
 @pytest.mark.parametrize("wrong, word", [
     (dict(decode=3), "decode must be a WebModel"), (dict(dims=0), "dims"), (dict(notes=[]), "notes"), (dict(notes=[60, 62]), "without a gap"), (dict(label=""), "label"),
     (dict(names=["a"]), "names"), (dict(limit=-1), "limit"), (dict(start=[0]), "start must hold 2"), (dict(faces=[((0,), "<audio>", "")]), "faces must have 2"),
-    (dict(faces=[((0, 0), "<video>", "")]), "faces must be"), (dict(decode=lambda v: v[:round(v[-1]) + 1]), "one shape"), (dict(decode=lambda v: v / 0), "NaN or Inf")])
+    (dict(faces=[((0, 0), "<video>", "")]), "faces must be"), (dict(decode=lambda row: row[0, :round(float(row[0, -1])) + 1]), "one shape"), (dict(decode=lambda row: row / 0), "NaN or Inf"), (dict(encode=abs, samples=0), "samples")])
 @pytest.mark.filterwarnings("ignore:.*divide")
 @pytest.mark.filterwarnings("ignore:.*invalid")
 def test_bad_pads(wrong, word):
@@ -181,6 +181,9 @@ def test_bad_pads(wrong, word):
 def test_the_kernel_answers_or_says_why_not():
     widget, sent = SimpleNamespace(), []
     widget.send = lambda content, buffers=None: sent.append((content, buffers))
-    p = pad()
-    for k, (what, values) in enumerate([("ready", []), ("decode", [1, 2]), ("decode", [float("nan"), 0])]): p._answer(widget, {"id": k, "what": what, "values": values}, None)
-    assert sent[0] == ({"id": 0}, []) and torch.frombuffer(bytearray(sent[1][1][0]), dtype=torch.float32).tolist() == [2, 4] and "NaN" in sent[2][0]["error"]
+    p = pad(encode=lambda sound: sound[:, :2] + 1, samples=3)
+    asked = [("ready", []), ("decode", [1, 2]), ("decode", [float("nan"), 0]), ("encode", [1, 2, 3])]
+    for k, (what, values) in enumerate(asked): p._answer(widget, {"id": k, "what": what, "values": values}, None)
+    def numbers(k): return torch.frombuffer(bytearray(sent[k][1][0]), dtype=torch.float32).tolist()
+    assert sent[0] == ({"id": 0}, [b""]) and numbers(1) == [2, 4] and "NaN" in sent[2][0]["error"] and numbers(3) == [2, 3]
+    assert p.options["encode"] == 3 and pad().options["encode"] == 0

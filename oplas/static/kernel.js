@@ -19,7 +19,8 @@ const oplasKernel = (model) => async () => {
     ask("decode", values).then((samples) => wanted && take(samples, true), (error) => take(new Float32Array(0), true, error.message));
     return () => { wanted = false; };
   };
-  return { name: "the kernel", decode: (values) => ask("decode", values), sound };
+  const encode = (samples) => ask("encode", samples);
+  return { name: "the kernel", decode: (values) => ask("decode", values), sound, encode };
 };
 
 export default {
