@@ -12,13 +12,15 @@ __all__ = ['Muon', 'muon']
 # %% ../nbs/23b_muon.ipynb #adf2ed79
 def _orthogonal(m: torch.Tensor) -> torch.Tensor:
     "About the nearest matrix with orthonormal rows or columns, by five rounds of Newton and Schulz."
-    if len(m) > m.shape[1]: return _orthogonal(m.T).T
-    m, one = m / (m.norm() + 1e-7), torch.eye(len(m), device=m.device)
-    gram, turn = m @ m.T, one
+    tall = len(m) > m.shape[1]
+    gram = m.T @ m if tall else m @ m.T
+    size, one = gram.trace().clamp(min=1e-14), torch.eye(len(gram), device=m.device)
+    gram, turn = gram / size, one
     for _ in range(5):
-        p = 3.4445 * one - 4.775 * gram + 2.0315 * gram @ gram
+        p = torch.addmm(one, gram, gram, beta=3.4445, alpha=2.0315).sub_(gram, alpha=4.775)
         gram, turn = p @ gram @ p, p @ turn
-    return turn @ m
+    turn = turn * size.rsqrt()
+    return m @ turn.T if tall else turn @ m
 
 # %% ../nbs/23b_muon.ipynb #a940c3d3
 class Muon(torch.optim.AdamW):
@@ -31,8 +33,8 @@ class Muon(torch.optim.AdamW):
             for p in group["params"]:
                 if p.ndim < 2 or p.grad is None: continue
                 mean = self.state[p].setdefault("momentum", torch.zeros_like(p)).lerp_(p.grad, 1 - momentum)
-                step = _orthogonal(p.grad.lerp(mean, momentum).flatten(1))
-                p.sub_(step.reshape(p.shape), alpha=group["lr"] * .2 * max(step.shape) ** .5)
+                step = _orthogonal(p.grad.lerp_(mean, momentum).flatten(1))
+                p.sub_(step.view(p.shape), alpha=group["lr"] * .2 * max(step.shape) ** .5)
                 p.grad = None
         return super().step(closure)
 
