@@ -185,13 +185,13 @@ def compare_planes(weights: dict[str, float],  # kind -> weight, as for `load_au
     names = ", the ".join(kind.upper() for kind in weights)
     def face(*place):
         with torch.no_grad(): image = drawn(torch.tensor([place]))
-        said = f"{len(weights)} digits, from left to right by the {names}, at across = {place[0]}, up = {place[1]}"
+        said = f"{len(weights)} drawings, from left to right by the {names}, at across = {place[0]}, up = {place[1]}"
         return place, picture(image, said, 420), f"at {place[0]} and {place[1]}"
     places = torch.randn(256, 2, generator=torch.Generator().manual_seed(0))
     web = to_web(drawn, places, tolerance=1e-5)
     high, wide = drawn(torch.zeros(1, 2)).shape
     steps = -2.5, 0., 2.5
-    return LatentPad(web, names=["across", "up"], limit=2.5, label=f"Digits, from left to right by the {names}",
+    return LatentPad(web, names=["across", "up"], limit=2.5, label=f"Drawings, from left to right by the {names}",
                      faces=[face(a, b) for a in steps for b in steps],
                      view={"kind": "image", "height": high, "width": wide, "low": 0, "high": 1})
 

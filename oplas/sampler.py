@@ -369,7 +369,8 @@ def sampler_for_page(sampler: Sampler,  # with an encoder that is not told the p
     notes = torch.randint(c["low"], c["high"] + 1, (codes, 1), generator=draw)
     rows = torch.cat([notes, torch.randn(codes, sampler.dim, generator=draw)], 1)
     encode = None if sampler.heard else ToCode(sampler)
-    return to_web(ByNumbers(sampler), rows, logmel=sampler.logmel, samples=c["samples"], skip=SKIP, encode=encode)
+    return to_web(ByNumbers(sampler), rows, tolerance=2e-3, logmel=sampler.logmel, samples=c["samples"], skip=SKIP,
+                  encode=encode)
 
 # %% ../nbs/03_sampler.ipynb #8676bc74
 def clip(sound: torch.Tensor,  # (samples,)
@@ -385,7 +386,7 @@ def _ready_made(sampler) -> list[tuple]:  # numbers, player, words
     "A low, a middle and a high note at the centre, and the middle one at two points on each axis."
     low, high, axes = sampler.config["low"], sampler.config["high"], 1.5 * torch.eye(sampler.dim)
     points = torch.cat([torch.zeros(3, sampler.dim), axes, -axes])
-    keys = torch.tensor([[low], *[[(low + high) // 2]] * (len(points) - 2), [high]])
+    keys = torch.tensor([[low], *[[(low + high + 1) // 2]] * (len(points) - 2), [high]])
     rows = torch.cat([keys, points.roll(-1, 0)], 1)
     sounds, faces = many_notes(sampler, rows[:, 1:], rows[:, 0]), []
     for (midi, *z), sound in zip(rows.tolist(), sounds):

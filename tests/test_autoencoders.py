@@ -125,7 +125,7 @@ def test_compare_planes_draws_every_kind_in_its_own_spreads(monkeypatch):
     monkeypatch.setattr(A, "load_autoencoder", load)
     pad = A.compare_planes({"wae": .5, "ae": 0.}, seed=3, split=1)
     assert list(trained) == [("wae", .5, 3, 1), ("ae", 0., 3, 1)]
-    assert pad.faces.count("2 digits, from left to right by the WAE, the AE, at across") == 9 and pad.options["view"]["width"] == 17
+    assert pad.faces.count("2 drawings, from left to right by the WAE, the AE, at across") == 9 and pad.options["view"]["width"] == 17
     x, models = A.digits(seed=1).x_train, [*trained.values()]
     drawn = InV8(pad.decode.text).decode([1., -2.]).view(8, 17)
     for model, part in zip(models, (drawn[:, :8], drawn[:, 9:])):
