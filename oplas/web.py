@@ -239,7 +239,7 @@ def _packed(weights: torch.Tensor, precision: str) -> tuple[str, bytes]:
     v = weights.detach().cpu().numpy().reshape(-1)
     if v.dtype == np.int32: return "int32", v.tobytes()
     v = v.astype(np.float32)
-    if precision == "float32" or len(v) < 64: return "float32", v.tobytes()
+    if precision == "float32" or weights.ndim < 2: return "float32", v.tobytes()
     if precision == "float16": return "float16", v.astype(np.float16).tobytes()
     blocks = np.pad(v, (0, -len(v) % 64)).reshape(-1, 64)
     scale = np.maximum(np.abs(blocks).max(1), 1e-30) / 127
