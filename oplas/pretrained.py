@@ -4,7 +4,7 @@
 
 # %% ../nbs/35b_pretrained.ipynb #4bcd90ea
 from __future__ import annotations
-import contextlib, json, math, os, pathlib, re, shutil, statistics, tarfile, tempfile, urllib.error, urllib.request
+import json, math, operator, os, pathlib, re, shutil, statistics, tarfile, tempfile, urllib.error, urllib.request
 from collections.abc import Callable, Iterator
 from typing import NamedTuple
 import numpy as np
@@ -179,9 +179,9 @@ class _Entry(NamedTuple):
 def _entry(message, prefix, shards) -> _Entry:
     "A variable's message in words. Fields that are 0 are left out there."
     fields = _fields(message)
-    dtype, shard, offset, size = (fields.get(k, [0])[0] for k in (1, 3, 4, 5))
+    dtype, shard, offset, size = (operator.index(fields.get(k, [0])[0]) for k in (1, 3, 4, 5))
     axes = _fields(fields[2][0]).get(2, []) if 2 in fields else []
-    shape = tuple(_fields(axis).get(1, [0])[0] for axis in axes)
+    shape = tuple(operator.index(_fields(axis).get(1, [0])[0]) for axis in axes)
     crc = int.from_bytes(fields.get(6, [b""])[0], "little")
     return _Entry(dtype, shape, f"{prefix}.data-{shard:05d}-of-{shards:05d}", offset, size, crc, 7 in fields)
 
@@ -209,7 +209,8 @@ def _values(name, entry) -> np.ndarray:
     dtype = np.dtype(_TYPES[entry.dtype])
     if math.prod(entry.shape) * dtype.itemsize != entry.size:
         raise ValueError(f"prefix: {name} of shape {entry.shape} cannot have {entry.size} bytes")
-    if not os.path.isfile(entry.path): raise FileNotFoundError(f"prefix: there is no file {entry.path}, where {name} lies")
+    if not os.path.isfile(entry.path):
+        raise FileNotFoundError(f"prefix: there is no file {entry.path}, where {name} should lie")
     if entry.offset + entry.size > os.path.getsize(entry.path):
         raise ValueError(f"prefix: {entry.path} ends before {name} does; it is cut off")
     with open(entry.path, "rb") as f:
