@@ -4,7 +4,7 @@
 
 # %% ../nbs/35b_pretrained.ipynb #4bcd90ea
 from __future__ import annotations
-import json, math, operator, os, pathlib, re, shutil, statistics, tarfile, tempfile, urllib.error, urllib.request
+import http.client, json, math, operator, os, pathlib, re, shutil, statistics, tarfile, tempfile, urllib.request
 from collections.abc import Callable, Iterator
 from typing import NamedTuple
 import numpy as np
@@ -12,7 +12,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 from .checks import finite, positive, shaped, whole
-from .models import Savable, fresh
+from .models import Savable
 from .music import HOLD, REST
 
 # %% auto #0
@@ -26,7 +26,7 @@ def _unpack(weights, data, where) -> Iterator[tuple[str, np.ndarray]]:
     "Name and values of each variable that a group's bytes hold, one behind the other."
     at = 0
     for weight in weights:
-        name, shape, packed = weight["name"], weight["shape"], weight.get("quantization")
+        name, shape, packed = str(weight["name"]), weight["shape"], weight.get("quantization")
         dtype = packed["dtype"] if packed else weight["dtype"]
         if weight["dtype"] != "float32" or dtype not in _PACKED:
             raise ValueError(f"{where}: {name} has the type {dtype}; what can be read is {', '.join(_PACKED)}")
@@ -49,7 +49,7 @@ def _fetch(folder, name) -> bytes:
         if re.match(r"(https?|file)://", place):
             with urllib.request.urlopen(f"{place.rstrip('/')}/{name}", timeout=60) as answer: return answer.read()
         return pathlib.Path(place).expanduser().joinpath(name).read_bytes()
-    except OSError as e:  # URLError is one
+    except (OSError, http.client.HTTPException) as e:  # the second if an answer breaks off
         raise FileNotFoundError(f"folder: {place} gives no file {name} ({e})") from e
 
 def read_tfjs(folder: str | os.PathLike,  # with weights_manifest.json; or its address

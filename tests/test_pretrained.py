@@ -396,6 +396,11 @@ def test_an_address_is_read_as_a_folder(address, tfjs, model):
         with pytest.raises(FileNotFoundError, match="folder: .*group1-shard2of3"): MusicVAE.from_tfjs(place)
 
 
+def test_an_answer_that_breaks_off(address, tfjs, monkeypatch):
+    monkeypatch.setattr(http.server.SimpleHTTPRequestHandler, "copyfile", lambda self, source, out: out.write(source.read()[:-9]))
+    with pytest.raises(FileNotFoundError, match="folder: .*weights_manifest.json"): MusicVAE.from_tfjs(address)
+
+
 def test_nobody_there(tmp_path):
     with pytest.raises(FileNotFoundError, match="folder: .*weights_manifest.json"): MusicVAE.from_tfjs(tmp_path / "no")
     with pytest.raises(FileNotFoundError, match="folder: .*weights_manifest.json"): MusicVAE.from_tfjs("http://127.0.0.1:9/no")
