@@ -356,13 +356,12 @@ def _in_order(variables, where) -> tuple[dict, dict]:
 # %% ../nbs/35b_pretrained.ipynb #90012902
 def _state(variables, layers) -> dict[str, torch.Tensor]:
     "The variables under the names of our model, turned and in PyTorch's order."
-    cells = {"encoder._l0": _WAYS[0], "encoder._l0_reverse": _WAYS[1],
-             **{f"decoder.{k}.": _upper(k) for k in range(layers)}}
+    cells = [("encoder", "_l0", _WAYS[0]), ("encoder", "_l0_reverse", _WAYS[1]),
+             *((f"decoder.{k}", "", _upper(k)) for k in range(layers))]
     state = {}
-    for ours, theirs in cells.items():
-        prefix, _, suffix = ours.rpartition(".")
+    for ours, suffix, theirs in cells:
         cell = _to_torch(variables[f"{theirs}/kernel"], variables[f"{theirs}/bias"], suffix)
-        state |= {f"{prefix}.{name}": values for name, values in cell.items()}
+        state |= {f"{ours}.{name}": values for name, values in cell.items()}
     for ours, theirs in _DENSE.items():
         state |= {f"{ours}.weight": variables[f"{theirs}/kernel"].T, f"{ours}.bias": variables[f"{theirs}/bias"]}
     return {name: torch.from_numpy(np.array(values, np.float32, order="C")) for name, values in state.items()}
