@@ -88,8 +88,8 @@ TOOLBOX = (
     _tool("31c_pad", title="A pad to play", extras=_SOUND), _tool("32_book", title="The book machine"),
     _tool("32b_studies", title="Studies"), _tool("33_kit", title="The chapter kit"),
     _tool("34_latents", title="Latents"),
-    _tool("35_models", title="Models"), _tool("36_chapters", title="Chapters"),
-    _tool("pretrained", title="Pretrained models", written=False),
+    _tool("35_models", title="Models"),
+    _tool("35b_pretrained", title="Pretrained models", extras=_MUSIC), _tool("36_chapters", title="Chapters"),
     _tool("descriptors", title="Descriptors", written=False))
 PAGES = CHAPTERS + TOOLBOX  #: in reading order
 
