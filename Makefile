@@ -54,5 +54,5 @@ $(READY): pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import venv, ensurepip' || { echo "Python's venv module is missing; on Debian: apt install python3-venv"; exit 1; }
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --editable ".[audio,music,realtime,book,dev]" --constraint constraints.txt
-	@$(BIN)/python -c 'import umap'  # it compiles itself once: ten seconds of set-up, instead of a reader's
+	@$(BIN)/python -c 'import umap, librosa; librosa.resample'  # they compile themselves once: set-up, instead of a reader's time
 	@touch $@
