@@ -84,7 +84,7 @@ def test_one_line_is_enough_for_a_new_chapter(monkeypatch):
     monkeypatch.setattr(chapters, "CHAPTERS", (*CHAPTERS, new))
     monkeypatch.setattr(chapters, "PAGES", (*PAGES, new))
     texts = chapters.derived()
-    assert "| 11 A dummy | show that one line is enough |" in texts["chapters"]
+    assert "|  | 11 A dummy | show that one line is enough |" in texts["chapters"]
     assert "      - file: 11_dummy\n" in texts["contents"] and ".. automodule:: oplas.dummy\n" in texts["modules"]
     assert "| 11 [A dummy](11_dummy.ipynb) | 8 | [Metrics](30_metrics.ipynb) |" in texts["dependencies"]
     assert "<a href='11_dummy.html'>A dummy</a>" in chapters.book_map()

@@ -68,6 +68,15 @@ def test_loops_give_the_addresses_that_they_were_found_in(loops, start):
     assert found is None or (again == wanted).all()
 
 
+@pytest.mark.parametrize("move", [lambda a: a.T, lambda a: a[:, 1:4:2], lambda a: a.repeat_interleave(2, 1), lambda a: a[None].expand(3, -1, -1), lambda a: a[1:, ::3].T])
+def test_what_walks_in_loops_is_told_in_loops(move):
+    "And not as a list of addresses, which would be as heavy as the numbers."
+    addresses = move(torch.arange(24.).view(4, 6)).long().reshape(-1).numpy()
+    found, again = web._loops(addresses), addresses[:1]
+    for count, step in found: again = (again[:, None] + step * torch.arange(count).numpy()).ravel()
+    assert (again == addresses).all() and len(found) <= 3
+
+
 @pytest.mark.parametrize("f", [lambda x: x.sort(-1).values, lambda x: F.gelu(x, approximate="tanh"), lambda x: F.conv2d(x.view(1, 1, 3, 4), torch.ones(1, 1, 2, 2)),
                                lambda x: F.conv_transpose1d(x.view(1, 2, 6), torch.ones(2, 1, 3)), lambda x: x.view(3, 4).softmax(0), lambda x: x.cumsum(-1)])
 def test_an_operation_that_the_page_lacks_is_named_with_its_line(f):
