@@ -26,10 +26,11 @@ from .tunes import Melodies, melodies
 from .web import to_web
 
 # %% auto #0
-__all__ = ['BLOCK', 'RULES', 'JOINT', 'ATTRIBUTES', 'LOW', 'HIGH', 'NETWORKS', 'attribute_loss', 'bars_split', 'attributes_of',
-           'to_index', 'from_index', 'RecurrentEncoder', 'RecurrentDecoder', 'Residual', 'ParallelEncoder',
-           'parallel_decoder', 'BarVAE', 'transposed', 'bar_loss', 'shaping_terms', 'train_bars', 'load_bars',
-           'turn_control', 'normal_ceiling', 'expected_attributes', 'turn_loss', 'geodesic_loss', 'Turned', 'bar_pad']
+__all__ = ['BLOCK', 'RULES', 'JOINT', 'WINDOWS', 'ATTRIBUTES', 'LOW', 'HIGH', 'NETWORKS', 'attribute_loss', 'bars_split',
+           'attributes_of', 'to_index', 'from_index', 'RecurrentEncoder', 'RecurrentDecoder', 'Residual',
+           'ParallelEncoder', 'parallel_decoder', 'BarVAE', 'transposed', 'bar_loss', 'shaping_terms', 'train_bars',
+           'load_bars', 'turn_control', 'normal_ceiling', 'expected_attributes', 'turn_loss', 'geodesic_loss', 'Turned',
+           'bar_pad']
 
 # %% ../nbs/05_attributes.ipynb #47be4e37
 def attribute_loss(z: torch.Tensor,   # one dimension of the codes, (..., n)
@@ -76,7 +77,10 @@ def bars_split(split: int = 2028,  # seed of who goes where
 # %% ../nbs/05_attributes.ipynb #7394d0e4
 JOINT = {"complexity": 0, "range": 2}  #: the first and third dimension, as in the paper
 
-def _complexity(bars): return rhythmic_complexity(bars, ticks_per_bar=bars.shape[-1])
+#: ticks of one or two bars → ticks of a bar
+WINDOWS = {bars * ticks: ticks for bars in (1, 2) for ticks in GRIDS}
+
+def _complexity(bars): return rhythmic_complexity(bars, ticks_per_bar=WINDOWS.get(bars.shape[-1]))
 
 #: name → function of bars, (..., ticks) to (...,)
 ATTRIBUTES = {"complexity": _complexity, "range": pitch_range, "density": note_density, "contour": contour}
@@ -194,16 +198,16 @@ NETWORKS = {"parallel": (ParallelEncoder, parallel_decoder),
             "recurrent": (RecurrentEncoder, RecurrentDecoder)}  #: kind → its encoder and decoder
 
 class BarVAE(Savable, nn.Module):
-    "A variational autoencoder of one-bar melodies. ValueError on settings that do not fit."
+    "A variational autoencoder of melodies of one bar or two. ValueError on settings that do not fit."
     seconds: float | None = None  # that its training took
     def __init__(self, kind: str = "parallel",  # or "recurrent"
                  dim: int = 32,                 # size of the code
-                 ticks: int = 24,               # of the bar
+                 ticks: int = 24,               # of the bar, or of both bars
                  low: int = LOW, high: int = HIGH,  # pitches of the vocabulary
                 ):
         super().__init__()
         encoder, decoder = NETWORKS[one_of("kind", kind, NETWORKS)]
-        self.config = dict(kind=kind, dim=whole("dim", dim, 1), ticks=one_of("ticks", ticks, sorted(GRIDS)),
+        self.config = dict(kind=kind, dim=whole("dim", dim, 1), ticks=one_of("ticks", ticks, sorted(WINDOWS)),
                            low=low, high=high)
         if not 0 <= low < high < HOLD:
             raise ValueError(f"low and high must be MIDI pitches, low first, got {low!r} and {high!r}")
@@ -367,9 +371,10 @@ def normal_ceiling(a,       # an attribute of many items, (n,)
 def expected_attributes(logits: torch.Tensor,  # scores, (..., ticks, words)
                        ) -> dict[str, torch.Tensor]:  # name → (...,), differentiable
     "Mean attributes of bars whose ticks are drawn one by one from `logits`. ValueError on other ticks."
-    ticks = one_of("ticks of logits", logits.shape[-2], sorted(GRIDS))
+    ticks = one_of("ticks of logits", logits.shape[-2], sorted(WINDOWS))
     p = logits.softmax(-1)[..., :-2]  # of each pitch beginning at each tick
-    onset, weights = p.sum(-1), torch.as_tensor(WEIGHTS["pati"][ticks]).to(p)
+    onset, bar = p.sum(-1), torch.as_tensor(WEIGHTS["pati"][WINDOWS[ticks]]).to(p)
+    weights = bar.repeat(ticks // len(bar))
     return {"complexity": onset @ weights / weights.sum(), "range": _expected_range(p) / 26,
             "density": onset.mean(-1), "contour": (_first(p.flip(-2)) - _first(p)) / 26}
 

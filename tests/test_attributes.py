@@ -280,7 +280,7 @@ def test_an_attribute_may_be_a_function():
 def onehot(tokens, sure=60.): return sure * F.one_hot(to_index(tokens), WORDS).double()
 
 
-@pytest.mark.parametrize("ticks", [24, 16])
+@pytest.mark.parametrize("ticks", [24, 16, 48, 32])
 def test_expectation_of_certain_bars_is_exact(ticks):
     x = bars(300, ticks)
     x[1] = HOLD; x[2, 1:] = REST; x[2, 0] = A.HIGH; x[3, :] = REST; x[3, -1] = A.LOW
@@ -293,7 +293,7 @@ def test_expectation_of_certain_bars_is_exact(ticks):
         assert values[0] == pytest.approx(0, abs=1e-4) == values[1]
 
 
-@pytest.mark.parametrize("ticks", [24, 16])
+@pytest.mark.parametrize("ticks", [24, 32])
 @pytest.mark.parametrize("sharp", [.5, 2., 5.])
 def test_expectation_is_the_mean_of_samples(ticks, sharp):
     logits = sharp * torch.randn(6, ticks, WORDS, generator=generator(1), dtype=torch.float64)
@@ -389,8 +389,8 @@ def test_another_vocabulary():
 
 
 @pytest.mark.parametrize("change, named", [({"kind": "convolutional"}, "kind must be one of parallel, recurrent, got 'convolutional'"),
-                                           ({"kind": None}, "kind must"), ({"ticks": 12}, "ticks must be one of 16, 24, got 12"),
-                                           ({"ticks": 48}, "ticks must"), ({"low": 70, "high": 60}, "low and high must be MIDI pitches"),
+                                           ({"kind": None}, "kind must"), ({"ticks": 12}, "ticks must be one of 16, 24, 32, 48, got 12"),
+                                           ({"ticks": 64}, "ticks must"), ({"low": 70, "high": 60}, "low and high must be MIDI pitches"),
                                            ({"low": 60, "high": 60}, "low and high"), ({"low": -1}, "low and high"), ({"high": 128}, "low and high")])
 def test_settings_of_the_model(change, named):
     with pytest.raises(ValueError, match=named): BarVAE(**change)
@@ -611,7 +611,7 @@ def test_the_callers_random_numbers_and_bars_stay():
     assert same(a, train_bars(x, **QUICK))            # nor do they matter
 
 
-@pytest.mark.parametrize("ticks", [24, 16])
+@pytest.mark.parametrize("ticks", [24, 16, 32])
 @pytest.mark.parametrize("settings", [dict(dims={}), dict(dims={"density": 31}), dict(dims={n: i for i, n in enumerate(A.ATTRIBUTES)}),
                                       dict(rule="paper"), dict(rule="code", turn=0.), dict(geodesic=1., turn=0., weight=0.)], ids=str)
 def test_every_model_trains(ticks, settings):
