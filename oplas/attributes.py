@@ -29,8 +29,8 @@ from .web import to_web
 __all__ = ['BLOCK', 'RULES', 'JOINT', 'WINDOWS', 'ATTRIBUTES', 'LOW', 'HIGH', 'NETWORKS', 'attribute_loss', 'bars_split',
            'attributes_of', 'to_index', 'from_index', 'RecurrentEncoder', 'RecurrentDecoder', 'Residual',
            'ParallelEncoder', 'parallel_decoder', 'BarVAE', 'transposed', 'bar_loss', 'shaping_terms', 'train_bars',
-           'load_bars', 'turn_control', 'normal_ceiling', 'expected_attributes', 'turn_loss', 'geodesic_loss', 'Turned',
-           'bar_pad']
+           'load_bars', 'turn_control', 'normal_ceiling', 'expected_attributes', 'turn_loss', 'geodesic_loss',
+           'show_bars', 'roll_view', 'Turned', 'bar_pad']
 
 # %% ../nbs/05_attributes.ipynb #47be4e37
 def attribute_loss(z: torch.Tensor,   # one dimension of the codes, (..., n)
@@ -436,15 +436,25 @@ def geodesic_loss(model, z: torch.Tensor,   # with `logits`; codes, (n, dim)
     return loss
 
 # %% ../nbs/05_attributes.ipynb #46493ff2
-def _shown(bar) -> str:  # tokens, (24,) -> HTML
-    "A bar as a piano roll and a player."
-    roll, notes = np.ones((HIGH - LOW + 1, 4 * len(bar))), to_events(bar)    # four columns a tick
+def show_bars(bars) -> str:  # tokens of one bar or two, (ticks,) -> HTML
+    "Bars as a piano roll and a player."
+    per_bar = WINDOWS[len(bars)]
+    notes, beats = to_events(bars, per_bar), 4 * len(bars) // per_bar
+    roll = np.ones((HIGH - LOW + 1, 24 * beats))    # 24 columns a beat
     for pitch, begin, length in zip(notes.pitch, notes.onset, notes.duration):
         roll[HIGH - pitch, round(24 * begin):round(24 * (begin + length)) - 1] = .25
     words = "silence"
-    if len(notes): words = f"a bar with {len(notes)} notes from MIDI {notes.pitch.min()} to {notes.pitch.max()}"
+    if len(notes):
+        what = "a bar" if beats == 4 else "two bars"
+        words = f"{what} with {len(notes)} notes from MIDI {notes.pitch.min()} to {notes.pitch.max()}"
     drawing = picture(roll.repeat(4, 0).repeat(4, 1), f"Piano roll: {words}", 384)
-    return f"{drawing}<br>{sound_html(render(bar), label=words, small=True)}"
+    return f"{drawing}<br>{sound_html(render(bars, ticks_per_bar=per_bar), label=words, small=True)}"
+
+def roll_view(model: BarVAE) -> dict:  # a `view` of LatentPad
+    "How a pad shows what the decoder of a model gives."
+    beats, grid = 4 * model.ticks // WINDOWS[model.ticks], GRIDS[WINDOWS[model.ticks]]
+    times = [*(beat + t for beat in range(beats) for t in grid), beats]
+    return {"kind": "roll", "words": model.high - model.low + 3, "low": model.low, "times": times}
 
 # %% ../nbs/05_attributes.ipynb #cc1d5cde
 class Turned(nn.Module):
@@ -461,18 +471,16 @@ class Turned(nn.Module):
     def forward(self, values): return self.decoder(self.rest + values @ self.turned)
 
 def bar_pad(seed: int = 0,  # of the training
-               ) -> LatentPad:
+           ) -> LatentPad:
     "A bar that the model has not seen, to see and hear, and an axis for each dimension that holds an attribute."
     model, dims = load_bars(seed), [*JOINT.values()]
     with torch.no_grad(): start = model.encode(_ordinary(bars_split()[2].tokens))
     def face(*values):
         z = start.clone()
         z[0, dims] = torch.tensor(values)
-        with torch.no_grad(): return values, _shown(model.decode(z)[0]), f"at {values[0]:.0f} and {values[1]:.0f}"
+        with torch.no_grad(): return values, show_bars(model.decode(z)[0]), f"at {values[0]:.0f} and {values[1]:.0f}"
     rows = 1.5 * torch.randn(256, len(dims), generator=torch.Generator().manual_seed(0))
     web = to_web(Turned(model, start, dims), rows, tolerance=.02)
-    times = [*(beat + t for beat in range(4) for t in GRIDS[model.ticks]), 4]
-    view = {"kind": "roll", "words": model.high - model.low + 3, "low": model.low, "times": times}
     names, steps = [f"dimension {dim + 1}" for dim in dims], (-2., 0., 2.)
     return LatentPad(web, dims=len(dims), names=names, label="A bar of a fiddle tune",
-                     faces=[face(a, b) for a in steps for b in steps], view=view)
+                     faces=[face(a, b) for a in steps for b in steps], view=roll_view(model))

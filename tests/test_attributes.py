@@ -776,5 +776,5 @@ def test_the_pad_turns_the_first_and_the_third_dimension_of_the_most_ordinary_ba
 def test_a_bar_is_shown_and_heard():
     x = torch.full((24,), HOLD)
     x[0], x[12] = 60, 67
-    assert all(words in A._shown(x) for words in ("Piano roll: a bar with 2 notes from MIDI 60 to 67", "<audio ", "<img "))
-    assert "Piano roll: silence" in A._shown(torch.full((24,), REST))
+    assert all(words in A.show_bars(x) for words in ("Piano roll: a bar with 2 notes from MIDI 60 to 67", "<audio ", "<img "))
+    assert "Piano roll: silence" in A.show_bars(torch.full((24,), REST))
