@@ -360,6 +360,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '', 'doc_host': '', 'git_url
                            'oplas.pad.LatentPad.widget': ('pad.html#latentpad.widget', 'oplas/pad.py'),
                            'oplas.pad._builder': ('pad.html#_builder', 'oplas/pad.py'),
                            'oplas.pad._faces': ('pad.html#_faces', 'oplas/pad.py'),
+                           'oplas.pad._marks': ('pad.html#_marks', 'oplas/pad.py'),
                            'oplas.pad._options': ('pad.html#_options', 'oplas/pad.py'),
                            'oplas.pad._page': ('pad.html#_page', 'oplas/pad.py')},
             'oplas.pictures': { 'oplas.pictures.Digits': ('pictures.html#digits', 'oplas/pictures.py'),

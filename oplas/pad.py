@@ -7,7 +7,7 @@ from __future__ import annotations
 import hashlib, html, json
 from collections.abc import Callable, Sequence
 import torch
-from .checks import finite, positive, whole
+from .checks import finite, number, positive, whole
 from .web import RUNTIME, WebModel, beside, script
 from .widgets import look, styles
 
@@ -32,6 +32,20 @@ def _options(dims, notes, sample_rate, label, names, limit, start, view) -> dict
     return {"label": label, "dims": dims, "names": names, "limit": limit, "start": start, "notes": notes,
             "sampleRate": rate, "view": view}
 
+def _marks(marks: Sequence, dims: int, limit: float) -> list:
+    "The marks as the page takes them, places to a hundredth. ValueError that names the mark that does not fit."
+    if dims < 2: raise ValueError(f"marks lie on a pad of two numbers, got dims={dims}")
+    out = {}
+    for k, mark in enumerate(marks):
+        if len(mark) != 4: raise ValueError(f"marks[{k}] must be (x, y, value, words), got {mark}")
+        *place, value, words = mark
+        place = tuple(round(number(f"marks[{k}], {axis},", v, -limit, limit), 2) + 0 for axis, v in zip("xy", place))
+        if not isinstance(words, str) or not words.strip():
+            raise ValueError(f"marks[{k}], words, must be a text that is not empty, got {words!r}")
+        if place in out: raise ValueError(f"marks[{k}] lies where another does, to a hundredth: {place}, {words!r}")
+        out[place] = [*place, number(f"marks[{k}], value,", value), words]
+    return [*out.values()]
+
 def _faces(faces: Sequence, size: int) -> str:
     "The ready-made sounds or pictures, as HTML. ValueError if one has not as many numbers as the pad."
     out = ""
@@ -45,7 +59,7 @@ def _faces(faces: Sequence, size: int) -> str:
     return f'<div class="oplas-faces">{out}</div>'
 
 # %% ../nbs/31c_pad.ipynb #2656b507
-_FACE = "player", "pad", "roll", "live", "pads"
+_FACE = "player", "pad", "marks", "roll", "live", "pads"
 
 def _page(options: dict, faces: str, model: WebModel | None) -> str:
     "The element of a pad, with all that it carries."
@@ -75,8 +89,10 @@ class LatentPad:
                  view: dict | str = "sound", # or {"kind": "image", "height", "width", "low", "high"}, or a "roll"
                  encode: Callable | None = None,  # (1, samples) → (1, dims), by the kernel; a WebModel has its own
                  samples: int = 34_560,      # of a reader's sound that `encode` takes, from its onset on
+                 marks: Sequence = (),       # (x, y, value, words) on the first pad; a touch goes to the nearest
                  ):
         self.decode, self.options = decode, _options(dims, notes, sample_rate, label, names, limit, start, view)
+        if len(marks): self.options["marks"] = _marks(marks, dims, limit)
         self.faces, size = _faces(faces, dims + (notes is not None)), dims + (notes is not None)
         if isinstance(decode, WebModel):
             if decode.inputs != size: raise ValueError(f"decode takes {decode.inputs} numbers, the pad gives {size}")

@@ -6,10 +6,11 @@ import numpy as np
 import pytest
 import scipy.io.wavfile
 
+from oplas.pad import LatentPad, _page
 from test_browser import CONTRAST
 
 STATIC = Path(__file__).parent.parent / "oplas/static"
-CODE = "".join((STATIC / f"{name}.js").read_text() for name in ("player", "pad"))
+CODE = "".join((STATIC / f"{name}.js").read_text() for name in ("player", "pad", "marks"))
 RATE = 22050
 
 MOCK = """
@@ -190,7 +191,25 @@ def test_it_is_a_module_too_with_no_faces_and_leaves_nothing_behind(open_pad):
     assert page.evaluate("moved") == {"z": [0, 0, 0, 0], "midi": 60}
     page.evaluate("gone()")
 
-KERNEL = "".join((STATIC / f"{name}.js").read_text() for name in ("player", "pad", "roll", "live", "kernel"))
+KERNEL = "".join((STATIC / f"{name}.js").read_text() for name in ("player", "pad", "marks", "roll", "live", "kernel"))
+
+def test_a_map_asks_the_kernel_for_the_place_of_a_mark(open_pad):
+    page, pad = open_pad(), LatentPad(lambda row: row.repeat(1, 700), dims=3, label="a map", marks=[(0, 1, 5, "a"), (2, -1, 7, "b")])
+    page.evaluate("""async ([esm, html]) => {
+      const {default: widget} = await import(URL.createObjectURL(new Blob([esm], {type: "text/javascript"})));
+      const el = document.querySelector("article").appendChild(document.createElement("div")), listeners = [];
+      el.id = "widget";
+      const model = {get: () => html, on: (kind, listen) => listeners.push(listen), send: ({id, what, values}) => {
+        asked.push([what, ...values]);
+        setTimeout(() => listeners.forEach((listen) => listen({id}, [new DataView(new Float32Array(2100).buffer)])));
+      }};
+      widget.render({el, model}); }""", [KERNEL, _page(pad.options, "", None)])
+    field = page.locator("#widget .oplas-field").first
+    field.click(position=dict(x=250, y=220))
+    page.locator("#widget .oplas-who").get_by_text("the kernel").wait_for()
+    page.locator("#widget").get_by_role("slider", name="z₁").press("Enter")
+    page.wait_for_function("asked.at(-1)[0] === 'decode'")
+    assert page.evaluate("asked.at(-1)") == ["decode", 2, -1, 0] and page.locator("#widget .oplas-said").inner_text() == "b (7)"
 
 @pytest.mark.parametrize("answers", [True, False])
 def test_a_kernel_answers_through_the_widget_or_its_silence_is_told(open_pad, answers):
@@ -273,6 +292,72 @@ def test_an_odd_dimension_is_a_slider_and_without_notes_there_is_no_piano(open_p
     page.get_by_role("slider", name="c").press("ArrowUp")
     assert point(page) == [0, 0, 1.1] == asked(page, 1)[-1]
     assert text_of(page).input_value() == "z = [0.00, 0.00, 1.10]"
+
+
+# maps
+
+RANDOM = np.random.default_rng(0)
+MARKS = [[round(x, 2), round(y, 2), v, f"mark {k}"] for k, (x, y, v) in enumerate(RANDOM.uniform(-2.9, 2.9, (100, 3)).tolist())]
+MAP = dict(label="a map", dims=3, names=["x", "y", "c"], limit=3, start=[0, 0, 0], sampleRate=RATE, marks=MARKS)
+
+def said(page): return page.locator(".oplas-said").inner_text()
+def nearest(x, y): return min(MARKS, key=lambda m: np.hypot(m[0] - x, m[1] - y))
+
+def test_on_a_map_the_point_goes_to_the_nearest_mark_which_is_ringed_and_named(open_pad):
+    page = live(open_pad(MAP, ""))
+    drag(page, (1.5, -2))
+    x, y, value, words = nearest(1.5, -2)
+    assert point(page) == [x, y, 0] == asked(page, 1)[-1]
+    assert said(page).startswith(words + " (") and page.locator(".oplas-said").get_attribute("aria-live") == "polite"
+    ring, dot = (page.locator(at).bounding_box() for at in (".oplas-knob span >> nth=0", f".oplas-marks i >> nth={MARKS.index([x, y, value, words])}"))
+    assert all(abs(ring[k] + ring[s] / 2 - dot[k] - dot[s] / 2) < 1 for k, s in (("x", "width"), ("y", "height")))
+    page.get_by_role("slider", name="c").press("ArrowUp")
+    assert point(page) == [x, y, .1] == asked(page, 2)[-1] and said(page).startswith(words + " (")
+    assert page.get_by_role("group", name="map with 100 marks").count() == 1
+    low, high = (f"{f(m[2] for m in MARKS):.3g}".replace("-", "−") for f in (min, max))
+    assert page.locator(".oplas-scale").inner_text().split() == ["100", "marks,", "from", low, "to", high]
+
+def test_text_and_chance_and_the_start_stand_on_marks_too(open_pad):
+    page = live(open_pad(MAP, ""))
+    assert point(page)[:2] == nearest(0, 0)[:2]
+    write(page, "2.5 2.5 1")
+    assert point(page) == [*nearest(2.5, 2.5)[:2], 1] and str(nearest(2.5, 2.5)[0]) in text_of(page).input_value()
+    page.get_by_role("button", name="Random").click()
+    assert any(point(page)[:2] == m[:2] for m in MARKS) and abs(point(page)[2]) < 3
+
+def test_arrows_reach_every_mark_and_enter_and_space_play(open_pad):
+    page = live(open_pad(MAP, ""))
+    reached = page.evaluate("""() => {
+      const field = document.querySelector('.oplas-field'), start = it.values().slice(0, 2), seen = {[start]: start}, todo = [start];
+      while (todo.length) {
+        const from = todo.pop();
+        for (const key of ['ArrowLeft', 'ArrowRight', 'ArrowUp', 'ArrowDown']) {
+          it.place([...from, 0]);
+          field.dispatchEvent(new KeyboardEvent('keydown', {key, bubbles: true, cancelable: true}));
+          const to = it.values().slice(0, 2);
+          if (!(to in seen)) todo.push(seen[to] = to);
+        }
+      }
+      return Object.keys(seen).length }""")
+    assert reached == len(MARKS)
+    page.evaluate("it.place([0, 0, 0]); asked.length = 0")
+    slider = page.get_by_role("slider", name="x")
+    slider.press("ArrowRight")
+    here = point(page)
+    assert here[0] > nearest(0, 0)[0] and asked(page, 1) == [here]
+    for key in ("Enter", " "): slider.press(key)
+    assert asked(page, 3) == [here] * 3
+
+def test_every_mark_of_a_map_is_under_a_finger_on_a_phone(open_pad):
+    page = open_pad(MAP, "", has_touch=True, is_mobile=True)
+    assert page.evaluate("document.documentElement.scrollWidth") <= 390
+    box = page.locator(".oplas-field").first.bounding_box()
+    for x, y, _, words in MARKS:
+        page.touchscreen.tap(box["x"] + box["width"] * (x + 3) / 6, box["y"] + box["height"] * (3 - y) / 6)
+        assert said(page).startswith(words + " (")
+
+def test_without_marks_there_is_no_map(open_pad):
+    assert open_pad().locator(".oplas-marked, .oplas-marks, .oplas-said, [role=group][aria-label^=map]").count() == 0
 
 
 # notes

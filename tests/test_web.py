@@ -175,12 +175,15 @@ def test_a_pad_has_what_the_page_asks_for():
     options = pad(dims=3, notes=range(60, 63)).options
     assert options["start"] == [61, 0, 0, 0] and options["names"] == ["z₁", "z₂", "z₃"] and json.dumps(options)
     assert pad(faces=[((0, 1), "<audio></audio>", "a & b")]).faces.count("a &amp; b") == 1
+    assert "marks" not in options and pad(marks=[(-.001, 1.239, 7, "a")]).options["marks"] == [[0., 1.24, 7., "a"]]
 
 
 @pytest.mark.parametrize("wrong, word", [
     (dict(decode=3), "decode must be a WebModel"), (dict(dims=0), "dims"), (dict(notes=[]), "notes"), (dict(notes=[60, 62]), "without a gap"), (dict(label=""), "label"),
     (dict(names=["a"]), "names"), (dict(limit=-1), "limit"), (dict(start=[0]), "start must hold 2"), (dict(faces=[((0,), "<audio>", "")]), "faces must have 2"),
-    (dict(faces=[((0, 0), "<video>", "")]), "faces must be"), (dict(decode=lambda row: row[0, :round(float(row[0, -1])) + 1]), "one shape"), (dict(decode=lambda row: row / 0), "NaN or Inf"), (dict(encode=abs, samples=0), "samples")])
+    (dict(faces=[((0, 0), "<video>", "")]), "faces must be"), (dict(decode=lambda row: row[0, :round(float(row[0, -1])) + 1]), "one shape"), (dict(decode=lambda row: row / 0), "NaN or Inf"), (dict(encode=abs, samples=0), "samples"),
+    (dict(marks=[(0, 4, 1, "a")]), r"marks\[0\], y, must be a finite number from -3"), (dict(marks=[(0, 1, math.nan, "a")]), r"marks\[0\], value"), (dict(marks=[(0, 1, 2, " ")]), r"marks\[0\], words"),
+    (dict(marks=[(0, 1, "a")]), r"must be \(x, y, value, words\)"), (dict(dims=1, marks=[(0, 1, 2, "a")]), "dims=1"), (dict(marks=[(0, 1, 2, "a"), (.004, 1, 2, "b")]), r"marks\[1\] lies where another does")])
 @pytest.mark.filterwarnings("ignore:.*divide")
 @pytest.mark.filterwarnings("ignore:.*invalid")
 def test_bad_pads(wrong, word):

@@ -177,8 +177,9 @@ const sound = (pad, midi = pad.midi) => {
   }
 };
 
-// The point goes to z (and to a note): all that shows it follows.
-const place = (pad, z, midi = pad.midi) => {
+// The point goes to z, on a map to the mark nearest to it (and to a note): all that shows it follows.
+const place = (pad, to, midi = pad.midi) => {
+  const z = pad.marks ? [...nearestMark(pad, to).slice(0, 2), ...to.slice(2)] : to;
   Object.assign(pad, {z, midi});
   for (const draw of pad.drawers) draw();
   pad.root.dispatchEvent(new CustomEvent("oplas-moved", {detail: {z, midi}}));
@@ -200,6 +201,9 @@ const goTo = (pad, {z, midi}, why) => {
   say(pad, `${why}: ${inWords(pad)}`);
 };
 
+// Marks lie on the first pad.
+const isMap = (pad, axes) => pad.marks && axes[0] === 0;
+
 // One axis or two: a field to press, and a knob that holds a slider for each axis.
 const xyPad = (pad, axes) => {
   const {limit, names} = pad;
@@ -220,8 +224,10 @@ const xyPad = (pad, axes) => {
   });
   byPointer(pad, field, sliders[0], move);
   byArrows(pad, field, axes, move);
-  const marks = axes.map((axis, k) => element("b", {class: k ? "oplas-up" : "oplas-right"}, names[axis]));
-  return element("div", {class: axes.length > 1 ? "oplas-xy" : "oplas-xy oplas-one"}, field, ...marks, ...ends);
+  const titles = axes.map((axis, k) => element("b", {class: k ? "oplas-up" : "oplas-right"}, names[axis]));
+  const marked = isMap(pad, axes), below = marked ? markField(pad, field) : [];
+  const kind = marked ? "oplas-xy oplas-marked" : axes.length > 1 ? "oplas-xy" : "oplas-xy oplas-one";
+  return element("div", {class: kind}, field, ...titles, ...ends, ...below);
 };
 
 // A finger, mouse or pen on the field: the point goes where it is.
@@ -247,7 +253,7 @@ const byPointer = (pad, field, slider, move) => {
   field.addEventListener("lostpointercapture", () => follow(pad, true));
 };
 
-// Arrows go a thirtieth of the range to either side, with shift a tenth of that; Home goes to zero.
+// Arrows go a thirtieth of the range to either side, with shift a tenth of that, or to the next mark; Home goes to zero.
 const ARROWS = {ArrowLeft: [-1, 0], ArrowRight: [1, 0], ArrowDown: [0, -1], ArrowUp: [0, 1], Home: [0, 0]};
 const byArrows = (pad, field, axes, move) => {
   field.addEventListener("keydown", (event) => {
@@ -255,7 +261,8 @@ const byArrows = (pad, field, axes, move) => {
     ours(event);
     const step = pad.limit / (event.shiftKey ? 300 : 30), [right, up] = ARROWS[event.key];
     const by = axes.length > 1 ? [right, up] : [right + up];
-    move(axes.map((axis, k) => event.key === "Home" ? 0 : pad.z[axis] + step * by[k]));
+    if (event.key === "Home") move(axes.map(() => 0));
+    else move(isMap(pad, axes) ? nextMark(pad, by) : axes.map((axis, k) => pad.z[axis] + step * by[k]));
     follow(pad, false);
   });
   field.addEventListener("keyup", ({key}) => key in ARROWS && follow(pad, true));
