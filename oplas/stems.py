@@ -6,7 +6,6 @@
 from __future__ import annotations
 import dataclasses, functools, json, math, os, pathlib
 import importlib.metadata
-from collections.abc import Iterable
 import joblib
 import numpy as np
 import torch
