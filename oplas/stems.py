@@ -190,7 +190,7 @@ def _shipped(sample_rate):
 
 def stems(root: str | os.PathLike | None = None,  # folder of songs, to any depth; None: the song in stempeg's wheel
           sample_rate: int = 16_000,  # Hz, of the result
-          seconds: float | None = None,  # of each song at most, from its middle; None: all of it
+          seconds: float | None = None,  # of each song in a folder at most, from its middle; None: all
           progress: bool | None = None,  # None: shown if it takes over a second, unless TQDM_DISABLE=1
          ) -> Multitracks:  # mono: the mean of the channels
     """Recorded multitracks: every .stem.mp4 (MUSDB18), every folder with a sound file for each stem (MUSDB18-HQ).
