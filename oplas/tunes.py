@@ -6,6 +6,7 @@
 from __future__ import annotations
 import contextlib, dataclasses, functools, hashlib, io, math, os, pathlib, re
 import threading, unicodedata, warnings
+from collections.abc import Sequence
 import numpy as np
 import torch
 from .checks import one_of, shaped, whole
@@ -15,7 +16,7 @@ from .pictures import deal
 from .cache import cache_file, read, set_aside, write
 
 # %% auto #0
-__all__ = ['Melodies', 'melodies']
+__all__ = ['same_tune', 'Melodies', 'melodies']
 
 # %% ../nbs/29_tunes.ipynb #24cdeced
 # in ABC: texts, grace notes, the signs of players, and what e-mail has left at the end of a line
@@ -286,6 +287,13 @@ def _plain_title(title):
     x = re.split(r"\s-+\s|--", re.sub(r"\(.*?\)|\[.*?\]", " ", x))[0]
     words = re.findall(r"\w+", re.sub(r"['’`\u0300-\u036f]", "", x))
     return " ".join(w for w in words if w not in ("the", "a", "an")) or title
+
+# %% ../nbs/29_tunes.ipynb #8c0bf91d
+def same_tune(titles: Sequence[str],  # of tunes
+             ) -> np.ndarray:  # (n,), int64, equal where two titles name one tune
+    "A number for each title, the same for all settings of a tune, as far as titles tell."
+    return np.unique([_plain_title(t) for t in titles], return_inverse=True)[1]
+
 
 # %% ../nbs/29_tunes.ipynb #c2b4f91d
 def _deal_tunes(melodies, shares, seed):
