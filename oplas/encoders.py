@@ -14,11 +14,11 @@ from .checks import finite, number, one_of, shaped
 from .pretrained import read_tf_bundle
 
 # %% auto #0
-__all__ = ['MUSICNN', 'POOLS', 'RELEASES', 'Encoder', 'Tagger', 'VGG', 'MusiCNN', 'musicnn', 'Release', 'VGGish', 'vggish',
+__all__ = ['NETWORKS', 'POOLS', 'RELEASES', 'Encoder', 'Tagger', 'VGG', 'MusiCNN', 'musicnn', 'Release', 'VGGish', 'vggish',
            'CLAP', 'clap', 'DAC', 'dac']
 
-# %% ../nbs/35c_encoders.ipynb #8ab5720e
-_FEW = 4  # windows at once: with more, the numbers no longer fit into the processor's cache
+# %% ../nbs/35c_encoders.ipynb #46bf1914
+_FEW = 2  # windows at once: of more, the layers no longer fit into the processor's cache
 
 def _at_rate(sounds, old, new) -> torch.Tensor:
     "Sounds (n, samples) from one sample rate at another."
@@ -77,9 +77,9 @@ def _frozen(model) -> Encoder:
     "The model, its weights without gradients, in evaluation mode."
     return model.requires_grad_(False).eval()
 
-# %% ../nbs/35c_encoders.ipynb #dda7f665
+# %% ../nbs/35c_encoders.ipynb #6cb1fb80
 #: the networks in the wheel of musicnn
-MUSICNN = ("MTT_vgg", "MSD_vgg", "MTT_musicnn", "MSD_musicnn")
+NETWORKS = ("MTT_vgg", "MSD_vgg", "MTT_musicnn", "MSD_musicnn")
 
 def _wheel() -> pathlib.Path:
     "The folder of the package musicnn. ModuleNotFoundError with the command that installs it."
@@ -231,12 +231,12 @@ def _padded(x, conv) -> torch.Tensor:
     return F.pad(x, (0, 0, (frames - 1) // 2, frames // 2))
 
 # %% ../nbs/35c_encoders.ipynb #901106cc
-def musicnn(name: str = "MTT_vgg",                 # one of MUSICNN
+def musicnn(name: str = "MTT_vgg",                 # one of NETWORKS
             path: str | os.PathLike | None = None, # a bundle's folder or prefix; None: the one in the wheel
            ) -> VGG | MusiCNN:                     # frozen, on the CPU; `tags` has 50 labels
     """A network of Pons and Serra (2019), trained on MagnaTagATune or the Million Song Dataset. ModuleNotFoundError
     without the wheel; errors as `read_tf_bundle`; ValueError names a variable of another model."""
-    one_of("name", name, MUSICNN)
+    one_of("name", name, NETWORKS)
     model = VGG(POOLS[name]) if name in POOLS else MusiCNN()
     place = _wheel() / name if path is None else os.path.expanduser(path)
     _fill(model, f"{place}/" if os.path.isdir(place) else place)

@@ -8,7 +8,7 @@ import torch
 from torch.nn import functional as F
 
 from oplas import encoders
-from oplas.encoders import MUSICNN, POOLS, RELEASES, VGG, DAC, Encoder, clap, dac, musicnn, vggish
+from oplas.encoders import NETWORKS, POOLS, RELEASES, VGG, DAC, Encoder, clap, dac, musicnn, vggish
 
 torch.set_num_threads(1)
 
@@ -37,7 +37,7 @@ def chirp(seconds=3):
 
 
 WAVES = (2 + 2 * torch.sin(.1 * torch.arange(187.))[:, None] * torch.cos(.2 * torch.arange(96.)))[None]
-NETWORKS = {name: musicnn(name) for name in MUSICNN}
+MODELS = {name: musicnn(name) for name in NETWORKS}
 
 
 def noise(n, samples, seed=0): return .1 * torch.randn(n, samples, generator=torch.Generator().manual_seed(seed))
@@ -47,8 +47,8 @@ def noise(n, samples, seed=0): return .1 * torch.randn(n, samples, generator=tor
 
 def heard(name, what):
     "The layers of one of the three inputs; the chirp comes as sound."
-    if what == "chirp": return NETWORKS[name].layers(chirp()[None])
-    return NETWORKS[name].hear(WAVES if what == "waves" else torch.zeros(1, 187, 96))
+    if what == "chirp": return MODELS[name].layers(chirp()[None])
+    return MODELS[name].hear(WAVES if what == "waves" else torch.zeros(1, 187, 96))
 
 
 def off(found, given, scale):
@@ -61,7 +61,7 @@ def off(found, given, scale):
 def test_musicnn_gives_what_tensorflow_gave(row):
     (name, what), given, top = row[:2], row[2:14], [pair.split(":") for pair in row[14:]]
     layers = heard(name, what)
-    e, tags = layers[NETWORKS[name].embedding][0].double(), layers["tags"][0].double()
+    e, tags = layers[MODELS[name].embedding][0].double(), layers["tags"][0].double()
     size = float(given[0])
     assert off([e.norm()], given[:1], size) < 1e-5
     assert off([e.mean(), *e[:4], e[-1]], given[1:7], size / len(e) ** .5) < 1e-5
@@ -71,7 +71,7 @@ def test_musicnn_gives_what_tensorflow_gave(row):
 
 
 def test_the_picture_is_that_of_the_original():
-    m = NETWORKS["MTT_vgg"].layers(chirp()[None])["log-mel"].reshape(187, 96)
+    m = MODELS["MTT_vgg"].layers(chirp()[None])["log-mel"].reshape(187, 96)
     assert off([m.mean(), m.max(), *m[100, [5, 10, 30, 60, 95]], *m[0, [5, 30]]],
                "0.42451 5.91263 5.2571 0.1788 0.0 0.0033 0.0 5.1753 4.4194".split(), 1) < 1e-4
     assert m.dtype == torch.float32
@@ -80,7 +80,7 @@ def test_the_picture_is_that_of_the_original():
 @pytest.mark.parametrize("what, length", [("waves", 12.3544), ("chirp", 11.3597)])
 def test_the_pools_of_the_packages_code_can_be_told_from_those_of_the_graph(what, length):
     model = VGG(POOLS["MTT_vgg"]).eval()
-    model.load_state_dict(NETWORKS["MSD_vgg"].state_dict())
+    model.load_state_dict(MODELS["MSD_vgg"].state_dict())
     e = (model.hear(WAVES) if what == "waves" else model.layers(chirp()[None]))["pool5"]
     assert abs(e.norm() / length - 1) < 1e-4 and abs(e.norm() / heard("MSD_vgg", what)["pool5"].norm() - 1) > .05
 
@@ -88,24 +88,24 @@ def test_the_pools_of_the_packages_code_can_be_told_from_those_of_the_graph(what
 def test_loud_music_is_no_infinity():
     "In 16 bits, 10,000 times the mel power of a loud sound is infinite."
     loud = torch.sign(chirp(3))[None]
-    layers = NETWORKS["MTT_musicnn"].layers(loud)
+    layers = MODELS["MTT_musicnn"].layers(loud)
     assert layers["mel power"].max() > 6.55 and all(v.isfinite().all() for v in layers.values())
 
 
-@pytest.mark.parametrize("name", MUSICNN)
+@pytest.mark.parametrize("name", NETWORKS)
 def test_second_windows_go_on_where_the_first_ended(name):
     "Frames are counted through the whole sound, as the original does, and a rest of less than a window is not heard."
     import librosa
     x = chirp(7)
     mel = librosa.feature.melspectrogram(y=x.numpy(), sr=16_000, n_fft=512, hop_length=256, n_mels=96)
     logmel = torch.from_numpy(np.log10(10_000 * mel.T + 1)[:2 * 187].reshape(2, 187, 96))
-    model = NETWORKS[name]
+    model = MODELS[name]
     assert torch.allclose(model.encode(x[None]), model.hear(logmel)[model.embedding].mean(0, keepdim=True), atol=2e-3)
 
 
-@pytest.mark.parametrize("name", MUSICNN)
+@pytest.mark.parametrize("name", NETWORKS)
 def test_tags_have_names(name):
-    model, x = NETWORKS[name], torch.stack([chirp(6), torch.zeros(96_000)])
+    model, x = MODELS[name], torch.stack([chirp(6), torch.zeros(96_000)])
     tags, values = model.tags(x), model.layers(x)["tags"]
     assert len(model.labels) == len(set(model.labels)) == 50
     for k in range(2):
@@ -115,12 +115,12 @@ def test_tags_have_names(name):
 
 
 def test_layers_have_the_sizes_that_the_architecture_says():
-    sizes = {name: {k: v.shape[1] for k, v in NETWORKS[name].layers(chirp()[None]).items()} for name in ("MSD_vgg", "MSD_musicnn")}
+    sizes = {name: {k: v.shape[1] for k, v in MODELS[name].layers(chirp()[None]).items()} for name in ("MSD_vgg", "MSD_musicnn")}
     front = {"waveform": 48_128, "mel power": 17_952, "log-mel": 17_952}
     assert sizes["MSD_vgg"] == front | {f"pool{k}": 128 for k in range(1, 5)} | {"pool5": 256, "logits": 50, "tags": 50}
     assert sizes["MSD_musicnn"] == front | {"timbral": 408, "temporal": 153, "cnn1": 64, "cnn2": 64, "cnn3": 64, "max_pool": 753, "mean_pool": 753,
                                             "penultimate": 200, "logits": 50, "tags": 50}
-    assert [sum(p.numel() for p in NETWORKS[name].parameters()) for name in ("MTT_vgg", "MTT_musicnn")] == [605_748, 787_159]
+    assert [sum(p.numel() for p in MODELS[name].parameters()) for name in ("MTT_vgg", "MTT_musicnn")] == [605_748, 787_159]
 
 
 # --- files that are wrong
@@ -133,9 +133,9 @@ def bundle(tmp_path):
 
 
 def test_a_bundle_from_elsewhere_is_read_by_folder_or_prefix(bundle):
-    for path in (bundle, str(bundle), f"{bundle}/"): assert torch.equal(musicnn(path=path).hear(WAVES)["pool5"], NETWORKS["MTT_vgg"].hear(WAVES)["pool5"])
+    for path in (bundle, str(bundle), f"{bundle}/"): assert torch.equal(musicnn(path=path).hear(WAVES)["pool5"], MODELS["MTT_vgg"].hear(WAVES)["pool5"])
     for file in bundle.glob(".*"): shutil.copy(file, bundle / f"model.ckpt{file.name}")
-    assert torch.equal(musicnn(path=bundle / "model.ckpt").hear(WAVES)["tags"], NETWORKS["MTT_vgg"].hear(WAVES)["tags"])
+    assert torch.equal(musicnn(path=bundle / "model.ckpt").hear(WAVES)["tags"], MODELS["MTT_vgg"].hear(WAVES)["tags"])
 
 
 @pytest.mark.parametrize("file, at", [(".index", 100), (".data-00000-of-00001", 5000)])
@@ -263,6 +263,7 @@ class Mischief:
     def __reduce__(self): return os.system, ("exit 3",)
 
 
+@pytest.mark.filterwarnings("ignore:Detected pickle protocol")
 def test_a_pickle_that_would_run_something_is_refused(tmp_path):
     torch.save({"features.0.weight": Mischief()}, tmp_path / "bad.pth")
     (tmp_path / "plain.pth").write_bytes(pickle.dumps(Mischief()))
@@ -433,7 +434,7 @@ KINDS = ["MTT_vgg", "MSD_musicnn", "vggish", "clap", "dac"]
 @pytest.fixture(scope="module", params=KINDS)
 def model(request, vggish_model, clap_folder, dac_folder):
     fetched = {"vggish": lambda: vggish_model, "clap": lambda: clap(clap_folder), "dac": lambda: dac(dac_folder)}
-    return NETWORKS[request.param] if request.param in NETWORKS else fetched[request.param]()
+    return MODELS[request.param] if request.param in MODELS else fetched[request.param]()
 
 
 def sounds(model, n=2, windows=2, seed=0): return noise(n, windows * model.hop + model.window, seed)
@@ -505,4 +506,4 @@ def test_only_taggers_tag(model):
 @pytest.mark.parametrize("logmel", [torch.zeros(187, 96), torch.zeros(1, 188, 96), torch.zeros(1, 187, 64), torch.zeros(1, 187, 96).long()])
 @pytest.mark.parametrize("name", ["MTT_vgg", "MTT_musicnn"])
 def test_a_picture_of_another_size_is_refused(name, logmel):
-    with pytest.raises(ValueError, match="logmel must be a float tensor of shape"): NETWORKS[name].hear(logmel)
+    with pytest.raises(ValueError, match="logmel must be a float tensor of shape"): MODELS[name].hear(logmel)
