@@ -11,6 +11,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 from .checks import finite, number, one_of, shaped
+from .machine import bar
 from .pretrained import read_tf_bundle
 
 # %% auto #0
@@ -70,7 +71,7 @@ class Encoder(nn.Module):
     def _mean(self, sounds, sample_rate, keep):
         "Of the layers that `keep` leaves, the mean over the windows of each sound."
         w = self.windows(sounds, sample_rate)
-        parts = [keep(self(few)) for few in w.flatten(0, 1).split(_FEW)]
+        parts = [keep(self(few)) for few in bar(iterable=w.flatten(0, 1).split(_FEW), desc="hearing")]
         return {name: torch.cat([p[name] for p in parts]).unflatten(0, w.shape[:2]).mean(1) for name in parts[0]}
 
 def _frozen(model) -> Encoder:
@@ -279,8 +280,10 @@ def _file(release) -> str:
 def _folder(release) -> str:
     "The folder of a release on the Hugging Face Hub."
     from huggingface_hub import snapshot_download
-    try: return snapshot_download(release.name, local_files_only=True)
-    except OSError: print(f"fetching {release}")
+    try: folder = snapshot_download(release.name, local_files_only=True)
+    except OSError: folder = ""
+    if folder and all(pathlib.Path(folder, file).exists() for file in release.files): return folder
+    print(f"fetching {release}")
     return snapshot_download(release.name, allow_patterns=list(release.files))
 
 def _place(path_or_name, name) -> str:

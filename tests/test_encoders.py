@@ -402,14 +402,18 @@ def test_size_and_licence_are_said_before_a_file_is_fetched(monkeypatch, tmp_pat
 
 
 @pytest.mark.parametrize("load, name, said", [(clap, "laion/clap-htsat-unfused", "615 MB, Apache-2.0"), (dac, "descript/dac_44khz", "307 MB, MIT")])
-def test_size_and_licence_are_said_before_a_folder_is_fetched(monkeypatch, clap_folder, dac_folder, capsys, load, name, said):
+def test_size_and_licence_are_said_before_a_folder_is_fetched(monkeypatch, tmp_path, clap_folder, dac_folder, capsys, load, name, said):
     import huggingface_hub
+    asked = []
     def snapshot(repository, local_files_only=False, allow_patterns=None):
         assert repository == name
-        if local_files_only: raise huggingface_hub.errors.LocalEntryNotFoundError("not cached")
+        if local_files_only and not asked: raise huggingface_hub.errors.LocalEntryNotFoundError("not cached")
+        if local_files_only: return str(tmp_path)     # a download that was broken off: the folder is there, its files are not
         assert said in capsys.readouterr().out and "config.json" in allow_patterns
         return str(clap_folder if load is clap else dac_folder)
     monkeypatch.setattr(huggingface_hub, "snapshot_download", snapshot)
+    assert isinstance(load(name), Encoder)
+    asked.append(name)
     assert isinstance(load(name), Encoder)
 
 
