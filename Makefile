@@ -53,6 +53,7 @@ $(READY): pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10))' || { echo "oplas needs Python 3.10 or newer; make PYTHON=python3.12 names another"; exit 1; }
 	@$(PYTHON) -c 'import venv, ensurepip' || { echo "Python's venv module is missing; on Debian: apt install python3-venv"; exit 1; }
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --editable ".[audio,music,realtime,book,dev]" --constraint constraints.txt
+	$(BIN)/python -m pip install --quiet --editable ".[audio,music,realtime,encoders,book,dev]" --constraint constraints.txt
+	$(BIN)/python -m pip install --quiet --no-deps musicnn==0.1.0  # alone: it asks for a NumPy of 2019; we read its weights only
 	@$(BIN)/python -c 'import umap, librosa; librosa.resample'  # they compile themselves once: set-up, instead of a reader's time
 	@touch $@

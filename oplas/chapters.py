@@ -26,6 +26,7 @@ class Page:
     helps: tuple[str, ...] = ()   # what makes it easier
     sources: tuple[str, ...] = () # keys in the bibliography
     extras: str = "book"          # of the package, to run it
+    alone: tuple[str, ...] = ()   # packages that pip must install without what they ask for
     exports: bool = True          # whether it makes a module
     written: bool = True          # and not to come
 
@@ -91,7 +92,9 @@ TOOLBOX = (
     _tool("32b_studies", title="Studies"), _tool("33_kit", title="The chapter kit"),
     _tool("34_latents", title="Latents"),
     _tool("35_models", title="Models"),
-    _tool("35b_pretrained", title="Pretrained models", extras=_MUSIC), _tool("36_chapters", title="Chapters"),
+    _tool("35b_pretrained", title="Pretrained models", extras=_MUSIC),
+    _tool("35c_encoders", title="Encoders", extras=_SOUND, alone=("musicnn==0.1.0",)),
+    _tool("36_chapters", title="Chapters"),
     _tool("descriptors", title="Descriptors", written=False))
 PAGES = CHAPTERS + TOOLBOX  #: in reading order
 
@@ -174,8 +177,9 @@ def _on_colab(notebook: dict, page: Page, address: str) -> dict:
     "A notebook with the cell that installs the package on Colab; without it if there is no address."
     start = '#| hide\nimport sys\nif "google.colab" in sys.modules:\n'
     cells = [c for c in notebook["cells"] if not "".join(c["source"]).startswith(start)]
-    line = f'install -q "oplas[{page.extras}] @ git+{address}"'
-    source = f"{start}    get_ipython().run_line_magic(\n        \"pip\", '{line}')"
+    lines = [f'install -q "oplas[{page.extras}] @ git+{address}"',
+             *(f"install -q --no-deps {name}" for name in page.alone)]
+    source = start + "\n".join(f"    get_ipython().run_line_magic(\n        \"pip\", '{line}')" for line in lines)
     cell = {"cell_type": "code", "execution_count": None, "id": "c01ab000", "metadata": {}, "outputs": [],
             "source": source.splitlines(keepends=True)}
     return {**notebook, "cells": [*cells[:2], *([cell] if address else []), *cells[2:]]}

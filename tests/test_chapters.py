@@ -135,6 +135,7 @@ def test_an_address_appears_everywhere_and_goes_without_a_trace(copy):
         code = [c for c in nbformat.read(copy / f"nbs/{page.stem}.ipynb", 4).cells if c.cell_type == "code"]
         install = next(c for c in code if "default_exp" not in c.source)
         assert "google.colab" in install.source and f'"oplas[{page.extras}] @ git+{ADDRESS}"' in install.source
+        assert [line for line in install.source.splitlines() if "--no-deps" in line] == [f"        \"pip\", 'install -q --no-deps {name}')" for name in page.alone]
         compile(install.source, page.stem, "exec")
     publish(copy, "")
     assert contents(copy) == before
