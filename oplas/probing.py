@@ -472,8 +472,11 @@ def steer(decode: Callable,   # codes (n, dim) → batch of n
     u = F.normalize(torch.cat([given, by_chance]), dim=1)
     z = torch.randn(whole("n", n, 2), given.shape[1], generator=rng)
     request = _Request(decode, attributes, empty, z, 1, 0., seed)
-    def moved(u): return _measured(request, (z + torch.tensor(STEPS)[:, None, None] * u).flatten(0, 1))[0]
-    values = np.stack([moved(v) for v in u]).reshape(len(u), len(STEPS), n, -1)
+    def moved(u): return _measured(request, (z + torch.tensor(STEPS)[:, None, None] * u).flatten(0, 1))
+    parts, why = zip(*map(moved, u))
+    values = np.stack(parts).reshape(len(u), len(STEPS), n, -1)
+    for name, known in zip(attributes, np.isfinite(values).any((0, 1, 2))):
+        if not known: raise ValueError(f"attributes: {name} has no value; {why[0].get(name, 'all is left out')}")
     spread = np.nanstd(values[0, STEPS.index(0)], 0)
     slopes = np.tensordot(STEPS, np.nanmean(values, 2), (0, 1)) / np.square(STEPS).sum()
     slopes /= np.where(spread > 0, spread, 1)

@@ -108,7 +108,7 @@ def test_stopped_and_resumed(tmp_path):
     assert len(kept) == 2
     later = Stops(99)
     assert np.array_equal(ask(later, folder=tmp_path).values, ask(double).values)
-    assert later.calls == 2 + len([*tmp_path.iterdir()]) - 2
+    assert later.calls == len([*tmp_path.iterdir()])
     kept[0].write_bytes(kept[0].read_bytes()[:-9])                              # damaged: asked again
     assert np.array_equal(ask(double, folder=tmp_path).values, ask(double).values)
     for other in (dict(decode=lambda z: 3 * z), dict(decode=double, sigma=.6), dict(decode=double, seed=1), dict(decode=double, attributes={"first": first})):
