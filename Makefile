@@ -15,7 +15,8 @@ book: $(READY) package  ## run every notebook and build the book into _build/htm
 	@echo "The book is built. Open file://$(CURDIR)/_build/html/index.html"
 
 test: book  ## run the tests in the notebooks (nbdev_test), then those in tests/ (pytest), which look at the book
-	$(BIN)/nbdev_test --n_workers 2
+	OPLAS_STUDY=none $(BIN)/nbdev_test --n_workers 2 --skip_file_glob 32b_studies.ipynb   # the book has just run the studies again
+	$(BIN)/nbdev_test --path nbs/32b_studies.ipynb --n_workers 0
 	$(BIN)/python -m pytest tests -n 2 --dist worksteal
 
 PAGE ?= $(patsubst nbs/%.ipynb,%,$(shell grep -lE '\bstudy\(' nbs/*.ipynb))

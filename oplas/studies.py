@@ -42,6 +42,7 @@ def sweep(function: Callable,    # called as `function(seed=…, **arguments)`
 
 def _on_all_cores(function, calls, progress):
     "What the function returns for each dict of arguments, in order, as they are done."
+    if len(calls) == 1: return bar(progress, iterable=(function(**c) for c in calls), total=1)  # here: it has all cores
     home, cells = os.getpid(), page_cells()
     call, program = joblib.delayed(_as_on_the_page), _packed(function)
     workers = joblib.Parallel(n_jobs=-1, idle_worker_timeout=120, return_as="generator")

@@ -54,6 +54,7 @@ def npm_copies():
         if missing: subprocess.run([npm, "pack", "--silent", *missing], cwd=folder, check=True, stdout=subprocess.DEVNULL)
     opened = {nv: tarfile.open(archive(*nv)) for nv in wanted}
 
+    @functools.cache                                 # an archive is unpacked from its start each time
     def read(address):
         m = CDN.match(unquote(address))
         return opened[m[1], m[2]].extractfile(f"package/{m[3]}").read() if m and (m[1], m[2]) in opened else None

@@ -25,7 +25,11 @@ def test_a_sweep_over_nothing_is_an_error(settings, seeds):
 
 
 def test_an_error_in_a_worker_comes_back():
-    with pytest.raises(TypeError, match="factor"): studies.sweep(times, {"one": {}}, [1])
+    with pytest.raises(TypeError, match="factor"): studies.sweep(times, {"one": {}}, [1, 2])
+
+
+def test_a_single_call_is_made_here():
+    assert studies.sweep(process, {"a": {}}, [1]) == {("a", 1): os.getpid()}
 
 
 def test_a_sweep_goes_where_joblib_says():
