@@ -224,8 +224,8 @@ def _sorted(request: _Request, values, why: dict[str, str]) -> Probe:
     if not kept: raise ValueError(f"attributes: none of {', '.join(names)} differs between any two outputs")
     cube = values[:, kept].reshape(len(request.points), request.samples, -1)
     found = Probe(request, cube, tuple(names[k] for k in kept), left_out)
-    if found.outside > .01:
-        warnings.warn(f"{found.outside:.0%} of the codes lie where the prior N(0, I) has next to none (length outside "
+    if (outside := found.outside) > .01:
+        warnings.warn(f"{outside:.0%} of the codes lie where the prior N(0, I) has next to none (length outside "
                       "its middle 99.9 %): what they become says little of what the model makes", stacklevel=3)
     return found
 
@@ -241,16 +241,16 @@ class Probe:
     names: tuple[str, ...]     # of the attributes
     left_out: dict[str, int]   # attribute → how many outputs have none
 
-    @functools.cached_property
+    @property
     def z(self) -> torch.Tensor:  # (cells, samples, dim)
-        "The codes that were decoded."
+        "The codes that were decoded, made again from their seeds."
         return self.request.codes(0, self.request.total).unflatten(0, self.values.shape[:2])
 
-    @functools.cached_property
+    @property
     def outside(self) -> float:
         "Share of the codes whose length lies outside the middle 99.9 % of the prior's."
         squared = self.z.square().sum(-1)
-        low, high = stats.chi2.interval(.999, self.z.shape[-1])
+        low, high = stats.chi2.interval(.999, self.request.points.shape[1])
         return float(((squared < low) | (squared > high)).float().mean())
 
     def items(self, name: str,           # of an attribute
