@@ -440,9 +440,11 @@ def show_bars(bars) -> str:  # tokens of one bar or two, (ticks,) -> HTML
     "Bars as a piano roll and a player."
     per_bar = WINDOWS[len(bars)]
     notes, beats = to_events(bars, per_bar), 4 * len(bars) // per_bar
-    roll = np.ones((HIGH - LOW + 1, 24 * beats))    # 24 columns a beat
+    low, high = min(notes.pitch, default=LOW), max(notes.pitch, default=HIGH)
+    low, high = min(low, LOW), max(high, HIGH)      # as high as the vocabulary, at least
+    roll = np.ones((high - low + 1, 24 * beats))    # 24 columns a beat
     for pitch, begin, length in zip(notes.pitch, notes.onset, notes.duration):
-        roll[HIGH - pitch, round(24 * begin):round(24 * (begin + length)) - 1] = .25
+        roll[high - pitch, round(24 * begin):round(24 * (begin + length)) - 1] = .25
     words = "silence"
     if len(notes):
         what = "a bar" if beats == 4 else "two bars"

@@ -21,7 +21,7 @@ from sklearn.linear_model import LinearRegression, RidgeCV
 from sklearn.manifold import MDS
 from sklearn.model_selection import GroupKFold, cross_val_score
 from sklearn.pipeline import make_pipeline
-from .attributes import BarVAE, roll_view, show_bars, train_bars
+from .attributes import BarVAE, roll_view, show_bars, to_index, train_bars
 from .cache import digest, load_or_train, read, write
 from .checks import finite, one_of, positive, shaped, whole
 from .machine import bar
@@ -32,13 +32,13 @@ from .pad import LatentPad
 from .pretrained import MusicVAE
 from .training import fit
 from .tunes import Melodies, melodies
-from .web import Unsupported, to_web
+from .web import to_web
 
 # %% auto #0
-__all__ = ['MELODY', 'BATCH', 'PAIRS', 'STEPS', 'PLANTED', 'COMPONENTS', 'METHODS', 'latin_hypercube', 'discrepancy', 'two_bars',
-           'load_two_bars', 'silent', 'probe', 'Probe', 'largest_correlation', 'chance', 'Trend', 'trend', 'explained',
-           'Ranges', 'ranges', 'holm', 'mds_map', 'plot_map', 'Steering', 'steer', 'Planted', 'planted',
-           'SparseAutoencoder', 'directions', 'Reading', 'reading', 'melody_model', 'OnMap', 'bars_map']
+__all__ = ['MELODY', 'BATCH', 'PAIRS', 'STEPS', 'KINDS', 'COMPONENTS', 'METHODS', 'latin_hypercube', 'discrepancy', 'two_bars',
+           'load_two_bars', 'melody_model', 'silent', 'probe', 'Probe', 'largest_correlation', 'chance', 'Trend',
+           'trend', 'explained', 'Ranges', 'ranges', 'holm', 'mds_map', 'plot_map', 'Steering', 'steer', 'Planted',
+           'planted', 'SparseAutoencoder', 'directions', 'Reading', 'reading', 'hidden', 'OnMap', 'bars_map']
 
 # %% ../nbs/06_probing.ipynb #4c241f08
 def _placed(unit, prior, spread) -> torch.Tensor:
@@ -88,6 +88,15 @@ def load_two_bars(seed: int = 60,     # of the training
     model = fresh(seed, BarVAE, ticks=32)
     model.load_state_dict(state)
     return model.eval()
+
+# %% ../nbs/06_probing.ipynb #f5f2b9b4
+def melody_model(seed: int = 70,  # of the training, if there are no weights from outside
+                ) -> BarVAE | MusicVAE:
+    "MusicVAE with the weights that `OPLAS_MUSICVAE` names, or else `load_two_bars`. Errors as `MusicVAE`'s readers."
+    where = os.environ.get("OPLAS_MUSICVAE")
+    if not where: return load_two_bars(seed)
+    tfjs = where.startswith(("http://", "https://")) or pathlib.Path(where, "weights_manifest.json").is_file()
+    return MusicVAE.from_tfjs(where) if tfjs else MusicVAE.from_checkpoint(where)
 
 # %% ../nbs/06_probing.ipynb #712f4eb9
 def silent(bars) -> torch.Tensor:  # tokens, (n, ticks) → (n,), bool
@@ -305,6 +314,11 @@ class Trend:
     z: np.ndarray             # codes, (n, dim)
     a: np.ndarray             # the attribute, (n,)
 
+    def to_dict(self) -> dict:
+        "Name, axis, direction and both R²."
+        return {"attribute": self.name, "axis": self.axis, "direction": self.direction.tolist(),
+                "R², axis": self.r2_axis, "R²": self.r2}
+
     def plot(self):
         "The attribute against the place along both, with a line; returns the figure."
         import matplotlib.pyplot as plt
@@ -432,6 +446,14 @@ class Steering:
         others = np.abs(np.delete(self.slopes[i], k))
         return float(others.max(initial=0) / max(abs(self.slopes[i, k]), 1e-12))
 
+    def to_dict(self, level: float = .05) -> dict[str, list]:
+        "Columns for a table: direction, attribute, slope, p, leak, and whether it steers, p being below the level."
+        pairs = [(label, name) for label in self.labels for name in self.names]
+        p = [self.p(*pair) for pair in pairs]
+        return {"direction": [label for label, _ in pairs], "attribute": [name for _, name in pairs],
+                "slope": [self.slope(*pair) for pair in pairs], "p": p, "leak": [self.leak(*pair) for pair in pairs],
+                "steers": [v < level for v in p]}
+
     def plot(self):
         "Slopes of each direction beside the middle 95 % of random ones; returns the figure."
         import matplotlib.pyplot as plt
@@ -492,13 +514,13 @@ def _tied(z, b): return .8 * z @ b[0] + .6 * z @ b[1]
 def _none(z, b): return torch.zeros(len(z))
 
 #: kind → what the two attributes follow, and the rows of the basis in which they change
-PLANTED = {"axis": (_straight, _third, [0], [2]), "oblique": (_straight, _third, [0], [2]),
+KINDS = {"axis": (_straight, _third, [0], [2]), "oblique": (_straight, _third, [0], [2]),
            "curve": (_curved, _third, [0, 1], [2]), "ring": (_round, _third, [0, 1], [2]),
            "tied": (_straight, _tied, [0], [0, 1]), "nothing": (_none, _none, [], [])}
 
 def _planted_output(kind, b, mix, z):
     "Two attributes and two other things, mixed into sixteen numbers."
-    first, second, *_ = PLANTED[kind]
+    first, second, *_ = KINDS[kind]
     attributes = first(z, b) + .5 * _grain(z, b[3]), second(z, b) + .5 * _grain(z, b[4])
     return torch.stack([*attributes, torch.tanh(z @ b[5]), (z @ b[5]) * (z @ b[6])], 1) @ mix.T
 
@@ -516,12 +538,12 @@ class Planted:
         "How much of a direction lies where the attribute changes."
         return float((self.truth[name] @ F.normalize(direction, dim=0)).norm())
 
-def planted(kind: str,       # a key of `PLANTED`
+def planted(kind: str,       # a key of `KINDS`
             dim: int = 32,   # of the code, at least 7
             seed: int = 0,
            ) -> Planted:
     "A decoder with two attributes planted in it. ValueError on an unknown kind."
-    _, _, *rows = PLANTED[one_of("kind", kind, PLANTED)]
+    _, _, *rows = KINDS[one_of("kind", kind, KINDS)]
     rng = torch.Generator().manual_seed(whole("seed", seed, 0))
     b = torch.linalg.qr(torch.randn(whole("dim", dim, 7), 7, generator=rng))[0].T
     if kind == "axis": b = torch.eye(dim)[torch.randperm(dim, generator=rng)[:7]]
@@ -609,13 +631,12 @@ def reading(found: Probe, name: str,   # of an attribute
     p = stats.pearsonr(places, means, alternative="greater").pvalue
     return Reading(float(_pearson(z @ u[:, None], a[:, k])[0]), float(p))
 
-# %% ../nbs/06_probing.ipynb #7ea232fd
-def melody_model(seed: int = 70):  # → a model with `encode`, `decode` and `dim`
-    "MusicVAE with the weights that `OPLAS_MUSICVAE` names, or else `load_two_bars`. Errors as `MusicVAE`'s readers."
-    where = os.environ.get("OPLAS_MUSICVAE")
-    if not where: return load_two_bars(seed)
-    tfjs = where.startswith(("http://", "https://")) or pathlib.Path(where, "weights_manifest.json").is_file()
-    return MusicVAE.from_tfjs(where) if tfjs else MusicVAE.from_checkpoint(where)
+# %% ../nbs/06_probing.ipynb #9e849667
+def hidden(model: BarVAE | MusicVAE,  # with the parallel decoder
+          ) -> Callable:              # codes (n, dim) → (n, size)
+    "What the decoder makes of a code before it comes to single ticks."
+    if isinstance(model, BarVAE): return model.decoder[:3]
+    return lambda z: torch.tanh(model.start(z))
 
 # %% ../nbs/06_probing.ipynb #5b1a6c2b
 class OnMap(nn.Module):
@@ -650,17 +671,28 @@ def _marks(found: Probe, places, name: str) -> list[tuple]:
     def words(k): return "; ".join(f"{n} {v[k]:.2f}" for n, v in means.items() if n != name)
     return [(x, y, means[name][k], f"place {k + 1}: {words(k)}; {name}") for k, (x, y) in enumerate(places.tolist())]
 
+def _by_kernel(model, places, points, u) -> Callable:
+    "What `OnMap` does, of a model that a page cannot run: likely tokens as scores, from the lowest of 88 pitches."
+    def decode(values):
+        near = (values[:, :2] - places).square().sum(1).argmin()
+        tokens = model.decode(points[near][None] + values[:, 2:] * u)
+        return F.one_hot(to_index(tokens, 21, 108), 90).float()
+    return decode
+
 def bars_map(seed: int = 70,          # of the training
              name: str = "density",   # an attribute from `MELODY`
             ) -> LatentPad:
     "The cells of a probe on an MDS map, to touch and hear; a third number steps along the attribute's direction."
-    model = load_two_bars(seed)
+    model = melody_model(seed)
     found = probe(model.decode, MELODY, latin_hypercube(100, model.dim, spread=.8), 64, .6, silent, progress=False)
     places, points, u = _spread_out(mds_map(found), 2.9), found.request.points, trend(found, name).direction
-    steps = 1.5 * torch.randn(200, 1, generator=torch.Generator().manual_seed(0))
-    web = to_web(OnMap(model.decoder, places, points, u), torch.cat([places.repeat(2, 1), steps], 1), tolerance=.02)
-    start = places[0].tolist()
+    start, steps = places[0].tolist(), 1.5 * torch.randn(200, 1, generator=torch.Generator().manual_seed(0))
+    decode, view = _by_kernel(model, places, points, u), {**roll_view(BarVAE(ticks=32)), "words": 90, "low": 21}
+    if isinstance(model, BarVAE):
+        tried = torch.cat([places.repeat(2, 1), steps], 1)
+        decode = to_web(OnMap(model.decoder, places, points, u), tried, tolerance=.02)
+        view = roll_view(model)
     def face(t): return [*start, t], show_bars(model.decode(points[:1] + t * u)[0]), f"place 1, {t:+.0f} steps"
     names = ["across", "up", f"steps towards more {name}"]
-    return LatentPad(web, dims=3, names=names, label="Two bars of a fiddle tune", start=[*start, 0.],
-                     faces=[face(t) for t in (-2., 0., 2.)], view=roll_view(model), marks=_marks(found, places, name))
+    return LatentPad(decode, dims=3, names=names, label="Two bars of a fiddle tune", start=[*start, 0.],
+                     faces=[face(t) for t in (-2., 0., 2.)], view=view, marks=_marks(found, places, name))

@@ -13,7 +13,7 @@ import oplas.probing as P
 from oplas.models import fresh
 from oplas.music import HOLD, REST
 from oplas.pretrained import MusicVAE
-from oplas.probing import (METHODS, PLANTED, chance, directions, discrepancy, explained, holm, largest_correlation, latin_hypercube, mds_map,
+from oplas.probing import (METHODS, KINDS, chance, directions, discrepancy, explained, holm, largest_correlation, latin_hypercube, mds_map,
                            melody_model, planted, probe, ranges, reading, silent, steer, trend)
 
 torch.set_num_threads(1)
@@ -277,7 +277,7 @@ def test_steer_refuses(bad, words):
 
 # --- planted truth
 
-@pytest.mark.parametrize("kind", PLANTED)
+@pytest.mark.parametrize("kind", KINDS)
 def test_planted_truth_is_what_steering_finds(kind):
     world = planted(kind, seed=5)
     assert world.decode(torch.zeros(3, 32)).shape == (3, 16)
