@@ -436,7 +436,7 @@ class Steering:
         return float(self.slopes[self._at(label, name)])
 
     def p(self, label: str, name: str) -> float:
-        "How often a random direction has a slope at least as steep, up or down."
+        "How often a random direction changes the attribute at least as much as this one raises it: near 1 if it falls."
         i, k = self._at(label, name)
         return float((1 + (np.abs(self.null[:, k]) >= self.slopes[i, k]).sum()) / (1 + len(self.null)))
 
@@ -457,12 +457,13 @@ class Steering:
     def plot(self):
         "Slopes of each direction beside the middle 95 % of random ones; returns the figure."
         import matplotlib.pyplot as plt
-        shape = dict(figsize=(6.4, 1.2 + .3 * len(self.labels)), sharey=True, squeeze=False, layout="constrained")
+        shape = dict(figsize=(6.8, 1.2 + .3 * len(self.labels)), sharey=True, squeeze=False, layout="constrained")
         fig, axes = plt.subplots(1, len(self.names), **shape)
         for k, (ax, name) in enumerate(zip(axes[0], self.names)):
             ax.axvspan(*np.quantile(self.null[:, k], (.025, .975)), color="C4", alpha=.35, lw=0)
             ax.plot(self.slopes[:, k], range(len(self.labels)), "o")
             ax.set(title=name, xlabel="slope", yticks=range(len(self.labels)), yticklabels=self.labels)
+            ax.locator_params(axis="x", nbins=3)
         axes[0, 0].set_ylabel("direction")
         axes[0, 0].invert_yaxis()
         return fig
@@ -640,22 +641,22 @@ def hidden(model: BarVAE | MusicVAE,  # with the parallel decoder
 
 # %% ../nbs/06_probing.ipynb #5b1a6c2b
 class OnMap(nn.Module):
-    "A decoder as a map calls it: (x, y, steps) → what becomes of the code whose place is nearest, some steps on."
+    "A decoder as a map calls it: (x, y, steps …) → what becomes of the code whose place is nearest, some steps on."
     def __init__(self, decoder: nn.Module,
                  places: torch.Tensor,     # (cells, 2)
                  points: torch.Tensor,     # codes, (cells, dim)
-                 direction: torch.Tensor,  # (dim,)
+                 ways: torch.Tensor,       # directions to step in, (k, dim)
                 ):
         super().__init__()
         self.decoder = decoder
         self.register_buffer("places", places.T)
         self.register_buffer("points", points)
-        self.register_buffer("direction", direction)
+        self.register_buffer("ways", ways)
 
-    def forward(self, values):  # (1, 3)
+    def forward(self, values):  # (1, 2 + k)
         far = (values[:, :2, None] - self.places).square().sum(1)  # (1, cells)
         near = torch.softmax(-100_000 * far, 1)                     # 1 for the nearest, marks being .01 apart or more
-        return self.decoder(near @ self.points + values[:, 2:] * self.direction)
+        return self.decoder(near @ self.points + values[:, 2:] @ self.ways)
 
 def _spread_out(places, limit) -> torch.Tensor:  # (n, 2), no two the same to a hundredth
     "Places of a map in a pad's coordinates."
@@ -665,34 +666,37 @@ def _spread_out(places, limit) -> torch.Tensor:  # (n, 2), no two the same to a 
         places[np.setdiff1d(np.arange(len(places)), first), 0] += .01 if double else 0
     return torch.from_numpy(places.round(2)).float()
 
-def _marks(found: Probe, places, name: str) -> list[tuple]:
-    "What a pad shows of each cell: its place, its mean of the attribute, the others in words."
+def _marks(model, found: Probe, places, name: str) -> list[tuple]:
+    "What a pad shows of each cell: its place, its mean of the attribute, and in words the notes and the other means."
     means = dict(zip(found.names, np.nanmean(found.values, 1).T))
+    notes = (model.decode(found.request.points) < HOLD).sum(1).tolist()
     def words(k): return "; ".join(f"{n} {v[k]:.2f}" for n, v in means.items() if n != name)
-    return [(x, y, means[name][k], f"place {k + 1}: {words(k)}; {name}") for k, (x, y) in enumerate(places.tolist())]
+    return [(x, y, means[name][k], f"place {k + 1}, {notes[k]} notes; means of the bars around it: {words(k)}; {name}")
+            for k, (x, y) in enumerate(places.tolist())]
 
-def _by_kernel(model, places, points, u) -> Callable:
+def _by_kernel(model, places, points, ways) -> Callable:
     "What `OnMap` does, of a model that a page cannot run: likely tokens as scores, from the lowest of 88 pitches."
     def decode(values):
         near = (values[:, :2] - places).square().sum(1).argmin()
-        tokens = model.decode(points[near][None] + values[:, 2:] * u)
+        tokens = model.decode(points[near][None] + values[:, 2:] @ ways)
         return F.one_hot(to_index(tokens, 21, 108), 90).float()
     return decode
 
-def bars_map(seed: int = 70,          # of the training
-             name: str = "density",   # an attribute from `MELODY`
+def bars_map(seed: int = 70,                 # of the training
+             names=("density", "range"),     # two attributes from `MELODY`; the map is coloured by the first
             ) -> LatentPad:
-    "The cells of a probe on an MDS map, to touch and hear; a third number steps along the attribute's direction."
+    "The cells of a probe on an MDS map, to touch and hear; a second pad steps along the directions of two attributes."
     model = melody_model(seed)
     found = probe(model.decode, MELODY, latin_hypercube(100, model.dim, spread=.8), 64, .6, silent, progress=False)
-    places, points, u = _spread_out(mds_map(found), 2.9), found.request.points, trend(found, name).direction
-    start, steps = places[0].tolist(), 1.5 * torch.randn(200, 1, generator=torch.Generator().manual_seed(0))
-    decode, view = _by_kernel(model, places, points, u), {**roll_view(BarVAE(ticks=32)), "words": 90, "low": 21}
+    places, points = _spread_out(mds_map(found), 2.9), found.request.points
+    ways, start = torch.stack([trend(found, name).direction for name in names]), places[0].tolist()
+    decode, view = _by_kernel(model, places, points, ways), {**roll_view(BarVAE(ticks=32)), "words": 90, "low": 21}
     if isinstance(model, BarVAE):
+        steps = 1.5 * torch.randn(200, 2, generator=torch.Generator().manual_seed(0))
         tried = torch.cat([places.repeat(2, 1), steps], 1)
-        decode = to_web(OnMap(model.decoder, places, points, u), tried, tolerance=.02)
-        view = roll_view(model)
-    def face(t): return [*start, t], show_bars(model.decode(points[:1] + t * u)[0]), f"place 1, {t:+.0f} steps"
-    names = ["across", "up", f"steps towards more {name}"]
-    return LatentPad(decode, dims=3, names=names, label="Two bars of a fiddle tune", start=[*start, 0.],
-                     faces=[face(t) for t in (-2., 0., 2.)], view=view, marks=_marks(found, places, name))
+        decode, view = to_web(OnMap(model.decoder, places, points, ways), tried, tolerance=.02), roll_view(model)
+    def bars(t): return show_bars(model.decode(points[:1] + t * ways[0])[0])
+    def face(t): return [*start, t, 0.], bars(t), f"place 1, {t:+.0f} steps"
+    labels = ["across", "up", *(f"steps towards more {name}" for name in names)]
+    return LatentPad(decode, dims=4, names=labels, label="Two bars of a fiddle tune", start=[*start, 0., 0.], view=view,
+                     faces=[face(t) for t in (-2., 0., 2.)], marks=_marks(model, found, places, names[0]))
