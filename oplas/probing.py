@@ -658,12 +658,12 @@ class OnMap(nn.Module):
         near = torch.softmax(-100_000 * far, 1)                     # 1 for the nearest, marks being .01 apart or more
         return self.decoder(near @ self.points + values[:, 2:] @ self.ways)
 
+# %% ../nbs/06_probing.ipynb #1aef8f02
 def _spread_out(places, limit) -> torch.Tensor:  # (n, 2), no two the same to a hundredth
     "Places of a map in a pad's coordinates."
     places = np.round(places / np.abs(places).max() * limit, 2)
-    while (double := len(places) - len(np.unique(places, axis=0))):
-        _, first = np.unique(places, axis=0, return_index=True)
-        places[np.setdiff1d(np.arange(len(places)), first), 0] += .01 if double else 0
+    def alone(): return np.unique(places, axis=0, return_index=True)[1]  # the first at each place
+    while len(alone()) < len(places): places[np.setdiff1d(np.arange(len(places)), alone()), 0] += .01
     return torch.from_numpy(places.round(2)).float()
 
 def _marks(model, found: Probe, places, name: str) -> list[tuple]:
