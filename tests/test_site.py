@@ -292,7 +292,7 @@ def test_a_chapter_keeps_to_the_frame(site, chapter):
 def test_an_exercise_has_a_prompt_and_a_solution_that_is_run(notebook):
     code = [c.source for c in nbformat.read(notebook, 4).cells if c.cell_type == "code"]
     for name in re.findall(r"def (ex_\d+_\d+)", "\n".join(code)):
-        assert any(re.search(rf"^check\.{name}\(\.\.\.\)", c, flags=re.M) for c in code), f"{name}: no cell for the reader's answer"
+        assert any(re.search(rf"^check\.{name}\(\.\.\.(?:, \.\.\.)*\)", c, flags=re.M) for c in code), f"{name}: no cell for the reader's answer"
         assert any("#| solution" in c and f"check.{name}(" in c for c in code), f"{name}: no solution"
         assert re.search(rf"assert[^\n]*check\.{name}\(", "\n".join(code)), f"{name}: nothing asserts that the solution is right"
 
