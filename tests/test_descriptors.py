@@ -172,7 +172,7 @@ def test_a_glide_stays_harmonic():
     assert one("harmonicity", glide) > .85
 
 
-def test_octaves_double_brightness_and_leave_warmth():
+def test_an_octave_up_doubles_brightness_and_is_sharper():
     t = torch.arange(RATE) / RATE
     low, high = (sum(torch.sin(2 * math.pi * f * k * t) / k for k in range(1, 9)) / 4 for f in (300, 600))
     assert abs(one("brightness", high) / one("brightness", low) - 2) < .02
