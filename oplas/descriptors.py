@@ -118,8 +118,9 @@ def loudness(heard):
     mean = _ratio(kept.sum(1), (kept > 0).sum(1))
     return (-.691 + 10 * mean.clamp(min=1e-30).log10()).clamp(min=-70)
 
-# %% ../nbs/27b_descriptors.ipynb #10c031a3
-LOWEST, HIGHEST = 50., 2000.  #: Hz, the range in which a pitch is looked for
+# %% ../nbs/27b_descriptors.ipynb #a55f67bd
+LOWEST = 50.     #: Hz, the lowest pitch that is looked for
+HIGHEST = 2000.  #: Hz, the highest
 
 @functools.lru_cache(8)
 def _window_correlation(sample_rate, count):
@@ -304,10 +305,11 @@ def _value(name, f, heard):
 
 def describe(audio,                        # (n, samples), float, full scale is 1
              sample_rate: float = 22_050,  # Hz
-             descriptors: Mapping[str, Callable] = DESCRIPTORS,  # your own: (audio, sample_rate) → (n,)
+             descriptors: Mapping[str, Callable] | None = None,  # (audio, sample_rate) → (n,); None: `DESCRIPTORS`
              progress: bool | None = None, # a bar; None: if it takes over a second
             ) -> dict[str, torch.Tensor]:  # name → (n,), float32, all finite
     "What sounds are like, by name, some sounds at a time. ValueError on bad sound, or a bad descriptor."
+    descriptors = DESCRIPTORS if descriptors is None else descriptors
     if not isinstance(descriptors, Mapping) or not descriptors or not all(map(callable, descriptors.values())):
         raise ValueError(f"descriptors must be functions of sounds and their rate by name, got {descriptors!r:.80}")
     batches = bar(progress, iterable=_batches(audio, sample_rate), desc="describing", unit="batch")
