@@ -214,7 +214,7 @@ def _loudness_density(mean, sample_rate, n_fft):
 
 @_descriptor
 def sharpness(heard):
-    "Sharpness in acum, 0 … 10: Zwicker's, weighted as in DIN 45692 (2009). ValueError on bad sound."
+    "Sharpness in acum, 0 … 15: Zwicker's, weighted as in DIN 45692 (2009). ValueError on bad sound."
     z = _ear(heard.rate, heard.n_fft)[2]
     weight = torch.where(z > 15.8, .15 * torch.exp(.42 * (z - 15.8)) + .85, 1)
     return .11 * _ratio(heard.density @ (weight * z), heard.density.sum(1))
