@@ -271,7 +271,9 @@ def _envelope(audio, sample_rate):
 def attack_time(heard):
     "Seconds of the rise, from its part of 10 to 90 % (after Peeters et al. 2011). ValueError on bad sound."
     level, step = heard.envelope
-    def first(share): return (level >= share * level.amax(1, keepdim=True)).float().argmax(1)
+    middling = F.avg_pool1d(level.square()[:, None], 21, 1, 10, count_include_pad=False)[:, 0]  # of 50 ms
+    top = middling.amax(1, keepdim=True).sqrt()
+    def first(share): return (level >= share * top).float().argmax(1)
     return (first(.9) - first(.1)) * step / .8
 
 @_descriptor

@@ -226,6 +226,12 @@ def test_attack_of_a_late_note_does_not_count_the_silence_before():
     assert abs(one("attack_time", late) - .1) < .012
 
 
+def test_attack_of_a_noise_that_fades_in():
+    rising = (torch.arange(RATE) / RATE / .2).clamp(max=1) * noise(20)
+    v = DESCRIPTORS["attack_time"](rising)
+    assert (v - .2).abs().max() < .05 and DESCRIPTORS["attack_time"](noise(20)).max() < .05
+
+
 @pytest.mark.parametrize("seconds", [.05, .1, .2])
 def test_very_short_sounds_have_their_pitch(seconds):
     sound = sines([440.], seconds=seconds)[0]
