@@ -223,6 +223,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '', 'doc_host': '', 'git_url
                                    'oplas.descriptors._partials': ('descriptors.html#_partials', 'oplas/descriptors.py'),
                                    'oplas.descriptors._periods': ('descriptors.html#_periods', 'oplas/descriptors.py'),
                                    'oplas.descriptors._ratio': ('descriptors.html#_ratio', 'oplas/descriptors.py'),
+                                   'oplas.descriptors._reached': ('descriptors.html#_reached', 'oplas/descriptors.py'),
                                    'oplas.descriptors._value': ('descriptors.html#_value', 'oplas/descriptors.py'),
                                    'oplas.descriptors._window': ('descriptors.html#_window', 'oplas/descriptors.py'),
                                    'oplas.descriptors._window_correlation': ( 'descriptors.html#_window_correlation',

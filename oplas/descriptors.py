@@ -267,24 +267,27 @@ def _envelope(audio, sample_rate):
     weights = torch.tensor([1., 2, 3, 4, 3, 2, 1]) / 16
     return (squares.unfold(1, 7, 1) @ weights).sqrt(), step / sample_rate
 
+def _reached(envelope, share) -> torch.Tensor:  # (n, 1)
+    "The first step at which a share of the top is reached; the top is the loudest 50 ms."
+    top = F.avg_pool1d(envelope.square()[:, None], 21, 1, 10, count_include_pad=False).amax(2).sqrt()
+    return (envelope >= share * top).float().argmax(1, keepdim=True)
+
 @_descriptor
 def attack_time(heard):
     "Seconds of the rise, from its part of 10 to 90 % (after Peeters et al. 2011). ValueError on bad sound."
-    level, step = heard.envelope
-    middling = F.avg_pool1d(level.square()[:, None], 21, 1, 10, count_include_pad=False)[:, 0]  # of 50 ms
-    top = middling.amax(1, keepdim=True).sqrt()
-    def first(share): return (level >= share * top).float().argmax(1)
-    return (first(.9) - first(.1)) * step / .8
+    envelope, step = heard.envelope
+    return (_reached(envelope, .9) - _reached(envelope, .1))[:, 0] * step / .8
 
 @_descriptor
 def decay_time(heard):
-    "Seconds to fall by 60 dB, 0 … 10, from a line through the first 25 dB after the top. ValueError on bad sound."
+    "Seconds to fall by 60 dB, 0 … 10, from a line through the first 25 dB after the attack. ValueError on bad sound."
     envelope, step = heard.envelope
-    level = 20 * envelope.clamp(min=1e-10).log10()
-    top, peak = level.max(1, keepdim=True)
-    k = torch.arange(level.shape[1])
-    end = torch.where((level < top - 25) & (k > peak), k, len(k)).amin(1, keepdim=True)
-    used = ((k >= peak) & (k < end)).float()
+    level, k = 20 * envelope.clamp(min=1e-10).log10(), torch.arange(envelope.shape[1])
+    start = _reached(envelope, .9)
+    start = torch.where((k >= start) & (k <= start + 8), envelope, 0).argmax(1, keepdim=True)  # the peak within 20 ms
+    low = (level < level.amax(1, keepdim=True) - 25) & (k > start)
+    end = torch.where(low, k, len(k)).amin(1, keepdim=True)
+    used = ((k >= start) & (k < end)).float()
     centred = used * (k - _ratio((used * k).sum(1, keepdim=True), used.sum(1, keepdim=True)))
     slope = _ratio((centred * level).sum(1), centred.square().sum(1)) / step
     return 60 / (-slope).clamp(min=6)

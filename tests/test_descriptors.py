@@ -232,6 +232,12 @@ def test_attack_of_a_noise_that_fades_in():
     assert (v - .2).abs().max() < .05 and DESCRIPTORS["attack_time"](noise(20)).max() < .05
 
 
+def test_a_steady_sound_does_not_decay_and_a_swelling_one_neither():
+    steady = torch.cat([noise(20), sines([100., 440, 3000]), (sines([440.]) + sines([447.])) / 2])
+    assert (DESCRIPTORS["decay_time"](steady) == 10).all()
+    assert one("decay_time", torch.linspace(.1, 1, RATE) * sines([440.])[0]) > 5
+
+
 @pytest.mark.parametrize("seconds", [.05, .1, .2])
 def test_very_short_sounds_have_their_pitch(seconds):
     sound = sines([440.], seconds=seconds)[0]
@@ -240,6 +246,7 @@ def test_very_short_sounds_have_their_pitch(seconds):
 
 # beside others
 
+@pytest.mark.filterwarnings("ignore:decay_time is left out")  # of steady sines, all 10 s
 def test_the_descriptors_are_attributes_for_probing():
     def decode(z): return sines((440 * 2 ** z[:, 0]).tolist(), seconds=.2)
     found = probe(decode, DESCRIPTORS, torch.tensor([[-1.], [0.], [1.]]), 4, sigma=.01, progress=False)
