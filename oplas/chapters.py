@@ -84,7 +84,8 @@ TOOLBOX = (
     _tool("21b_source", title="Source"), _tool("22_cache", title="The cache"),
     _tool("23_training", title="Training"), _tool("23b_muon", title="Muon"), _tool("24_plots", title="Plots"),
     _tool("25_pictures", title="Pictures and splits"), _tool("26_strings", title="Strings", extras=_SOUND),
-    _tool("27_audio", title="Audio", extras=_SOUND), _tool("28_music", title="Music", extras=_MUSIC),
+    _tool("27_audio", title="Audio", extras=_SOUND),
+    _tool("27b_descriptors", title="Descriptors", extras=_SOUND), _tool("28_music", title="Music", extras=_MUSIC),
     _tool("29_tunes", title="Tunes", extras=_MUSIC), _tool("29b_stems", title="Stems", extras=_MUSIC),
     _tool("30_metrics", title="Metrics"),
     _tool("31_widgets", title="Widgets", extras=_SOUND), _tool("31b_web", title="Networks in the page", extras=_SOUND),
@@ -94,8 +95,7 @@ TOOLBOX = (
     _tool("35_models", title="Models"),
     _tool("35b_pretrained", title="Pretrained models", extras=_MUSIC),
     _tool("35c_encoders", title="Encoders", extras=_SOUND, alone=("musicnn==0.1.0",)),
-    _tool("36_chapters", title="Chapters"),
-    _tool("descriptors", title="Descriptors", written=False))
+    _tool("36_chapters", title="Chapters"))
 PAGES = CHAPTERS + TOOLBOX  #: in reading order
 
 # %% ../nbs/36_chapters.ipynb #cf61d7c5
