@@ -27,9 +27,10 @@ from .web import to_web
 __all__ = ['TERMS', 'SONGS', 'DRUMS', 'MELS', 'FRAMES', 'BLOCKS', 'twist', 'untwist', 'dots', 'encoded', 'Additivity',
            'additivity', 'invariance', 'variance', 'covariance', 'reconstruction', 'mixing_loss', 'Residual',
            'TrainedProjector', 'train_projector', 'effective_rank', 'mixing_error', 'with_mixes', 'relations',
-           'TanhFeatures', 'Projector', 'pieces', 'parts', 'real_codes', 'found', 'judged', 'layer_additivity',
-           'picture_maker', 'blocks', 'song_blocks', 'BlockAutoencoder', 'train_blocks', 'load_blocks', 'Mixer',
-           'load_mixer', 'si_sdr', 'log_spectral_distance', 'Faders', 'fader_pad', 'first_listen']
+           'TanhFeatures', 'Projector', 'add', 'subtract', 'remix', 'pieces', 'parts', 'real_codes', 'found', 'judged',
+           'layer_additivity', 'picture_maker', 'blocks', 'song_blocks', 'BlockAutoencoder', 'train_blocks',
+           'load_blocks', 'Mixer', 'load_mixer', 'si_sdr', 'log_spectral_distance', 'Faders', 'fader_pad',
+           'first_listen']
 
 # %% ../nbs/07_mixing.ipynb #fe1921ab
 def _level(u, a, b=.1, s=.9):
@@ -259,6 +260,17 @@ class TanhFeatures(nn.Module):
         u = (y - self.mean) / self.std
         return torch.cat([u, torch.tanh(u @ self.weight + self.bias), torch.ones_like(u[..., :1])], -1)
 
+# %% ../nbs/07_mixing.ipynb #a1ee3b4c
+def _moments(features, y, r, mixes):
+    "E[φφᵀ] of the mixes and E[DDᵀ], D = Σ φ, over songs and relations."
+    power = excess = 0
+    for part in y.split(500):
+        phi = features(part)
+        gap, whole_mix = (r @ phi).flatten(0, 1), phi[:, mixes].flatten(0, 1)
+        power = power + whole_mix.T @ whole_mix / (len(y) * int(mixes.sum()))
+        excess = excess + gap.T @ gap / (len(y) * len(r))
+    return power, excess
+
 # %% ../nbs/07_mixing.ipynb #0eec958d
 class Projector(nn.Module):
     """h and its approximate inverse without gradient descent: the directions of random features in which sums of
@@ -286,7 +298,7 @@ class Projector(nn.Module):
         if len(y) < self.dims:
             raise ValueError(f"codes must be of {self.dims} songs or more, one for each dimension, got {len(y)}")
         self.features = TanhFeatures(y.flatten(0, 1), self.count, self.spread, self.seed)
-        power, excess = self._moments(y, r, (r == -1).any(0))
+        power, excess = _moments(self.features, y, r, (r == -1).any(0))
         size, vectors = torch.linalg.eigh(power)
         kept = size > 1e-12 * size[-1]    # the others are rounding
         white = vectors[:, kept] / size[kept].sqrt()
@@ -296,16 +308,6 @@ class Projector(nn.Module):
         if self.weight.shape[1] < self.dims: raise ValueError(f"dims must be at most {len(axes)}, got {self.dims}")
         self._fit_back(y.flatten(0, 1))
         return self
-
-    def _moments(self, y, r, mixes):
-        "E[φφᵀ] of the mixes and E[DDᵀ], D = Σ φ, over songs and relations."
-        power = excess = 0
-        for part in y.split(500):
-            phi = self.features(part)
-            gap, whole_mix = (r @ phi).flatten(0, 1), phi[:, mixes].flatten(0, 1)
-            power = power + whole_mix.T @ whole_mix / (len(y) * int(mixes.sum()))
-            excess = excess + gap.T @ gap / (len(y) * len(r))
-        return power, excess
 
     def _fit_back(self, y, most=20_000):
         "Ridge regression from features of z to y, on rows spread over the songs."
@@ -326,19 +328,27 @@ class Projector(nn.Module):
         "Back to codes of the encoder, nearly."
         return self.back(z.double()) @ self.inverse
 
-    def add(self, y: torch.Tensor) -> torch.Tensor:  # codes (n, k, dim) → (n, dim)
-        "The code of the mix of k sounds."
-        return self.inverse_transform(self.transform(y).sum(1))
+# %% ../nbs/07_mixing.ipynb #78a3a838
+def add(h: nn.Module,     # a projector
+        y: torch.Tensor,  # codes (n, k, dim)
+       ) -> torch.Tensor: # (n, dim)
+    "The code of the mix of k sounds."
+    return h.inverse_transform(h.transform(y).sum(-2))
 
-    def subtract(self, mix: torch.Tensor, part: torch.Tensor) -> torch.Tensor:  # codes (n, dim) → (n, dim)
-        "The code of a mix without one of its parts."
-        return self.inverse_transform(self.transform(mix) - self.transform(part))
+def subtract(h: nn.Module,        # a projector
+             mix: torch.Tensor,   # codes (n, dim)
+             part: torch.Tensor,  # codes (n, dim)
+            ) -> torch.Tensor:    # (n, dim)
+    "The code of a mix without one of its parts."
+    return h.inverse_transform(h.transform(mix) - h.transform(part))
 
-    def remix(self, y: torch.Tensor,      # codes of the stems (n, k, dim)
-              weights: torch.Tensor,      # (k,) or (n, k)
-             ) -> torch.Tensor:           # (n, dim)
-        "The code of a new mix of the stems."
-        return self.inverse_transform((weights.double()[..., None] * self.transform(y)).sum(-2))
+def remix(h: nn.Module,         # a projector
+          y: torch.Tensor,      # codes of the stems (n, k, dim)
+          gains: torch.Tensor,  # what their vectors are multiplied by, (k,) or (n, k)
+         ) -> torch.Tensor:     # (n, dim)
+    "The code of a new mix of the stems."
+    z = h.transform(y)
+    return h.inverse_transform((gains.to(z)[..., None] * z).sum(-2))
 
 # %% ../nbs/07_mixing.ipynb #fe0d8ca9
 SONGS = 480  #: of the folk tunes' multitracks
