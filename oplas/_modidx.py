@@ -370,6 +370,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '', 'doc_host': '', 'git_url
                               'oplas.mixing._bands': ('mixing.html#_bands', 'oplas/mixing.py'),
                               'oplas.mixing._compared': ('mixing.html#_compared', 'oplas/mixing.py'),
                               'oplas.mixing._extra': ('mixing.html#_extra', 'oplas/mixing.py'),
+                              'oplas.mixing._face': ('mixing.html#_face', 'oplas/mixing.py'),
                               'oplas.mixing._far': ('mixing.html#_far', 'oplas/mixing.py'),
                               'oplas.mixing._fit_blocks': ('mixing.html#_fit_blocks', 'oplas/mixing.py'),
                               'oplas.mixing._level': ('mixing.html#_level', 'oplas/mixing.py'),

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import nn
-from .audio import LogMel, play
+from .audio import LogMel, griffin_lim, mel_to_linear, play, sound_html
 from .cache import load_or_train
 from .checks import finite, number, positive, shaped, whole
 from .encoders import musicnn
@@ -596,6 +596,13 @@ class Faders(nn.Module):
         picture = self.decoder(phi @ self.inverse) - 1
         return picture.reshape(BLOCKS, MELS, FRAMES).permute(1, 0, 2).reshape(1, MELS, BLOCKS * FRAMES)
 
+def _face(faders, values, words):
+    "A sound of the faders at these values, made before the page is opened."
+    maker = picture_maker()
+    with torch.no_grad(): mel = maker.inverse(faders(torch.tensor([values]))[0])
+    sound = griffin_lim(mel_to_linear(mel, maker), maker.hop_length, n_iter=50)
+    return values, sound_html(sound, maker.sample_rate, words, small=True), words
+
 def fader_pad(mixer: Mixer, song: int,  # number in the chapter's music
              ) -> LatentPad:
     "Four faders over a song's stems, which are mixed in z and decoded in the page. ValueError as `to_web`."
@@ -603,7 +610,10 @@ def fader_pad(mixer: Mixer, song: int,  # number in the chapter's music
     settings = torch.empty(64, 4).uniform_(-3, 3, generator=torch.Generator().manual_seed(0))
     web = to_web(faders, settings, logmel=maker, samples=(BLOCKS * FRAMES - 1) * maker.hop_length, tolerance=.02)
     names = "melody", "bass", "chords", "percussion"
-    return LatentPad(web, maker.sample_rate, dims=4, names=names, label="A folk tune in four stems", start=[0.] * 4)
+    faces = [_face(faders, [0., 0., 0., 0.], "all four stems"), _face(faders, [0., 0., 0., -3.], "without percussion"),
+             _face(faders, [0., -3., -3., -3.], "the melody alone")]
+    return LatentPad(web, maker.sample_rate, dims=4, names=names, label="A folk tune in four stems", faces=faces,
+                     start=[0.] * 4)
 
 # %% ../nbs/07_mixing.ipynb #1ced4d19
 def first_listen() -> LatentPad:
