@@ -422,8 +422,9 @@ def layer_additivity(model,                # from `oplas.encoders`
     return {name: _compared(torch.stack([f[name] for f in found], 1), stems.shape[1]) for name in found[0]}
 
 # %% ../nbs/07_mixing.ipynb #22f857bc
-MELS, FRAMES = 64, 8   #: a block: rows, and frames of 16 ms
-BLOCKS = 23            #: in three seconds
+MELS = 64    #: rows of a block
+FRAMES = 8   #: frames of 16 ms in a block
+BLOCKS = 23  #: in three seconds
 
 @functools.lru_cache(1)
 def picture_maker() -> LogMel:
