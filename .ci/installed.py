@@ -1,6 +1,7 @@
 """Does a reader's installation hold every package that the book imports? Run it with the Python of an environment that
-has the wheel: `python .ci/installed.py live` runs each import statement of every page and of every installed module,
-those inside functions too, except of what the extra `live` alone brings; more extras can be named."""
+has the wheel: `python .ci/installed.py live timbral_models` runs each import statement of every page and of every
+installed module, those inside functions too, except of what the extra `live` alone brings, and of the package
+`timbral_models`."""
 import ast, json, pathlib, re, sys
 from importlib import metadata
 from packaging.requirements import Requirement
@@ -37,7 +38,7 @@ def fails(statement):
     except Exception as e: return f"{type(e).__name__}: {e}"
 
 if __name__ == "__main__":
-    absent = required(sys.argv[1:]) - required([""])
+    absent = required(sys.argv[1:]) - required([""]) | {*sys.argv[1:]}
     where = {}                                                      # statement -> the first page or module that has it
     for name, source in [*pages(), *modules()]:
         for package, statement in imports(source):
