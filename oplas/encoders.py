@@ -429,7 +429,7 @@ def dac(path_or_name: str | os.PathLike,  # a folder as transformers saves it; o
     from transformers import DacModel
     return _frozen(DAC(_complete(DacModel, _place(path_or_name, "descript/dac_44khz"))))
 
-# %% ../nbs/35c_encoders.ipynb #48812590
+# %% ../nbs/35c_encoders.ipynb #8bdc8b63
 def _opened(path) -> torch.jit.ScriptModule:
     "A TorchScript file, on the CPU. FileNotFoundError; ValueError if it is damaged, or something else."
     if not os.path.isfile(path): raise FileNotFoundError(f"path: there is no file {path}")
@@ -481,7 +481,7 @@ def _rate_of(script, wanted, path) -> int:
     if said is None and hasattr(script, "set_sample_rate"): script.set_sample_rate(wanted)
     return wanted if said is None else said
 
-# %% ../nbs/35c_encoders.ipynb #991184bd
+# %% ../nbs/35c_encoders.ipynb #a23f55d0
 class RAVE:
     """Encoder and decoder in a TorchScript file for nn~ (Caillon and Esling 2021, and others). Each item is run by
     itself, on a fresh copy of the file as it was saved, with the noise of `seed`: results depend on the input alone."""
@@ -536,7 +536,7 @@ class RAVE:
                                  f"{tuple(item.shape)}, and makes {tuple(made[-1].shape)}")
         return torch.cat(made)
 
-# %% ../nbs/35c_encoders.ipynb #786708b0
+# %% ../nbs/35c_encoders.ipynb #813e9c55
 def rave(path: str | os.PathLike,         # a TorchScript file for nn~. It runs a program: load only what you trust
          sample_rate: int | None = None,  # Hz, for a file that does not say its own
          seed: int = 0,                   # of the noise in it
@@ -551,7 +551,7 @@ def rave(path: str | os.PathLike,         # a TorchScript file for nn~. It runs 
         if model._inlets: model.encode(torch.zeros(1, frames * model.ratio))
     return model
 
-# %% ../nbs/35c_encoders.ipynb #a25b63d2
+# %% ../nbs/35c_encoders.ipynb #c8a0c950
 def _effective(shares) -> float:
     "Effective rank: exp of the entropy of shares, brought to sum 1; 0 if all are 0 (Roy and Vetterli 2007)."
     p = torch.as_tensor(shares).double()
@@ -574,7 +574,7 @@ def _change(a, b) -> float:
     a, b = (torch.stft(v, 1024, 256, window=window, pad_mode="constant", return_complex=True).abs() for v in (a, b))
     return float((b - a).norm() / a.norm().clamp(min=1e-12))
 
-# %% ../nbs/35c_encoders.ipynb #05285259
+# %% ../nbs/35c_encoders.ipynb #1985c09c
 @dataclass
 class LatentReport:
     "How many dimensions of a file's codes carry sound, and how much is left to chance. Result of `RAVE.info`."
@@ -622,7 +622,7 @@ class LatentReport:
         ax.legend()
         return fig
 
-# %% ../nbs/35c_encoders.ipynb #8cced4ce
+# %% ../nbs/35c_encoders.ipynb #4bb358bf
 def _codes(model, audio, sample_rate):
     "Codes to try, and by name: how much of them is noise, and the shares of their variance."
     if audio is None:
