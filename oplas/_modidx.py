@@ -304,6 +304,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '', 'doc_host': '', 'git_url
                                 'oplas.encoders.RAVE': ('encoders.html#rave', 'oplas/encoders.py'),
                                 'oplas.encoders.RAVE.__init__': ('encoders.html#rave.__init__', 'oplas/encoders.py'),
                                 'oplas.encoders.RAVE._heard': ('encoders.html#rave._heard', 'oplas/encoders.py'),
+                                'oplas.encoders.RAVE._once': ('encoders.html#rave._once', 'oplas/encoders.py'),
                                 'oplas.encoders.RAVE._run': ('encoders.html#rave._run', 'oplas/encoders.py'),
                                 'oplas.encoders.RAVE.decode': ('encoders.html#rave.decode', 'oplas/encoders.py'),
                                 'oplas.encoders.RAVE.encode': ('encoders.html#rave.encode', 'oplas/encoders.py'),

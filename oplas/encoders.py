@@ -429,7 +429,7 @@ def dac(path_or_name: str | os.PathLike,  # a folder as transformers saves it; o
     from transformers import DacModel
     return _frozen(DAC(_complete(DacModel, _place(path_or_name, "descript/dac_44khz"))))
 
-# %% ../nbs/35c_encoders.ipynb #8bdc8b63
+# %% ../nbs/35c_encoders.ipynb #b7d66f49
 def _opened(path) -> torch.jit.ScriptModule:
     "A TorchScript file, on the CPU. FileNotFoundError; ValueError if it is damaged, or something else."
     if not os.path.isfile(path): raise FileNotFoundError(f"path: there is no file {path}")
@@ -441,10 +441,12 @@ def _opened(path) -> torch.jit.ScriptModule:
     if not any(name.endswith("/constants.pkl") for name in names):
         raise ValueError(f"path: {path} is no TorchScript file but an archive of something else; a checkpoint of "
                          "RAVE has to be exported first")
-    try: return torch.jit.load(path, map_location="cpu").eval()
+    try: script = torch.jit.load(path, map_location="cpu").eval()
     except RuntimeError as e:
         said = str(e).strip().splitlines()[0]
         raise ValueError(f"path: {path} cannot be loaded by torch {torch.__version__}: {said}") from e
+    for weight in script.parameters(): weight.requires_grad_(False)
+    return script
 
 def _four(script, method) -> list[int] | None:
     "nn~'s numbers of a method: channels in, ratio in, channels out, ratio out. None if it is no method of nn~."
@@ -481,7 +483,7 @@ def _rate_of(script, wanted, path) -> int:
     if said is None and hasattr(script, "set_sample_rate"): script.set_sample_rate(wanted)
     return wanted if said is None else said
 
-# %% ../nbs/35c_encoders.ipynb #a23f55d0
+# %% ../nbs/35c_encoders.ipynb #42859cd0
 class RAVE:
     """Encoder and decoder in a TorchScript file for nn~ (Caillon and Esling 2021, and others). Each item is run by
     itself, on a fresh copy of the file as it was saved, with the noise of `seed`: results depend on the input alone."""
@@ -489,6 +491,7 @@ class RAVE:
         self._script, self.path, self.seed = script, os.fspath(path), whole("seed", seed, 0)
         self._decoder, four, self._inlets = _methods(script, path)
         self.latent_dim, self.ratio = four[0], four[1] // four[3]  # numbers in a code, samples of a frame
+        self._makes = four[2], self.latent_dim                     # channels of a sound, and of codes
         self.sample_rate = _rate_of(script, sample_rate, path)  # Hz
 
     def encode(self, audio,                        # (n, samples), float; zeros fill the last frame
@@ -522,21 +525,26 @@ class RAVE:
 
     def _run(self, method, x, seeds):
         "What a method makes of each item (channels, length), from the saved state, with a seed for each."
-        length = x.shape[2] // self.ratio if method == "encode" else x.shape[2] * self.ratio
-        made = []
-        for item, seed in zip(bar(iterable=x.split(1), desc=method), seeds):
-            with torch.random.fork_rng(devices=[]):
-                torch.manual_seed(seed)
-                try: made.append(getattr(copy.deepcopy(self._script), method)(item.contiguous()))
-                except RuntimeError as e:
-                    said = str(e).strip().splitlines()[-1]
-                    raise ValueError(f"{method} of {self.path} fails on {tuple(item.shape)}: {said}") from e
-            if made[-1].ndim != 3 or made[-1].shape[::2] != (1, length):
-                raise ValueError(f"{method} of {self.path} should make (1, channels, {length}) of "
-                                 f"{tuple(item.shape)}, and makes {tuple(made[-1].shape)}")
-        return torch.cat(made)
+        return torch.cat([self._once(method, item.contiguous(), seed)
+                          for item, seed in zip(bar(iterable=x.split(1), desc=method), seeds)])
 
-# %% ../nbs/35c_encoders.ipynb #813e9c55
+    def _once(self, method, item, seed):
+        "One item, (1, channels, length). What an export adds to the end of a sound, up to a frame, is cut off."
+        back, shape = method == "encode", tuple(item.shape)
+        channels, length = self._makes[back], shape[2] // self.ratio if back else shape[2] * self.ratio
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            try: made = getattr(copy.deepcopy(self._script), method)(item)
+            except RuntimeError as e:
+                said = str(e).strip().splitlines()[-1]
+                raise ValueError(f"{method} of {self.path} fails on {shape}: {said}") from e
+        got = tuple(made.shape) if isinstance(made, torch.Tensor) else type(made).__name__
+        if len(got) != 3 or got[:2] != (1, channels) or not length <= got[2] < length + (1 if back else self.ratio):
+            raise ValueError(f"{method} of {self.path} should make (1, {channels}, {length}) of {shape}, and makes "
+                             f"{got}")
+        return finite(f"what {method} of {self.path} makes", made[:, :, :length])
+
+# %% ../nbs/35c_encoders.ipynb #708a7adc
 def rave(path: str | os.PathLike,         # a TorchScript file for nn~. It runs a program: load only what you trust
          sample_rate: int | None = None,  # Hz, for a file that does not say its own
          seed: int = 0,                   # of the noise in it
@@ -551,7 +559,7 @@ def rave(path: str | os.PathLike,         # a TorchScript file for nn~. It runs 
         if model._inlets: model.encode(torch.zeros(1, frames * model.ratio))
     return model
 
-# %% ../nbs/35c_encoders.ipynb #c8a0c950
+# %% ../nbs/35c_encoders.ipynb #474b7d73
 def _effective(shares) -> float:
     "Effective rank: exp of the entropy of shares, brought to sum 1; 0 if all are 0 (Roy and Vetterli 2007)."
     p = torch.as_tensor(shares).double()
@@ -574,7 +582,7 @@ def _change(a, b) -> float:
     a, b = (torch.stft(v, 1024, 256, window=window, pad_mode="constant", return_complex=True).abs() for v in (a, b))
     return float((b - a).norm() / a.norm().clamp(min=1e-12))
 
-# %% ../nbs/35c_encoders.ipynb #1985c09c
+# %% ../nbs/35c_encoders.ipynb #b66bf8b2
 @dataclass
 class LatentReport:
     "How many dimensions of a file's codes carry sound, and how much is left to chance. Result of `RAVE.info`."
@@ -614,15 +622,15 @@ class LatentReport:
     def plot(self):
         "The change that each dimension makes, against chance; returns the figure."
         import matplotlib.pyplot as plt
-        fig, ax = plt.subplots(figsize=(6.4, 2.8), layout="constrained")
+        fig, ax = plt.subplots(figsize=(6.4, 3), layout="constrained")
         ax.bar(range(self.latent_dim), self.change, color="C0", label="held still")
         ax.axhline(self.chance, color="C1", ls="--", label="other noise")
         ax.set(title=f"{self.heard} of {self.latent_dim} dimensions are heard above the noise", xlabel="dimension",
                ylabel="change of the spectrum")
-        ax.legend()
+        fig.legend(loc="outside lower center", ncols=2)
         return fig
 
-# %% ../nbs/35c_encoders.ipynb #4bb358bf
+# %% ../nbs/35c_encoders.ipynb #7e466196
 def _codes(model, audio, sample_rate):
     "Codes to try, and by name: how much of them is noise, and the shares of their variance."
     if audio is None:
