@@ -6,6 +6,7 @@
 from __future__ import annotations
 import copy, importlib, importlib.resources, json, math, os, pathlib, pickle, re, zipfile, zlib
 from dataclasses import dataclass
+from functools import partial
 from itertools import count, repeat
 import numpy as np
 import torch
@@ -483,7 +484,7 @@ def _rate_of(script, wanted, path) -> int:
     if said is None and hasattr(script, "set_sample_rate"): script.set_sample_rate(wanted)
     return wanted if said is None else said
 
-# %% ../nbs/35c_encoders.ipynb #42859cd0
+# %% ../nbs/35c_encoders.ipynb #0d9a966d
 class RAVE:
     """Encoder and decoder in a TorchScript file for nn~ (Caillon and Esling 2021, and others). Each item is run by
     itself, on a fresh copy of the file as it was saved, with the noise of `seed`: results depend on the input alone."""
@@ -525,8 +526,8 @@ class RAVE:
 
     def _run(self, method, x, seeds):
         "What a method makes of each item (channels, length), from the saved state, with a seed for each."
-        return torch.cat([self._once(method, item.contiguous(), seed)
-                          for item, seed in zip(bar(iterable=x.split(1), desc=method), seeds)])
+        made = map(partial(self._once, method), bar(iterable=x.split(1), desc=method), seeds)
+        return finite(f"what {method} of {self.path} makes", torch.cat(list(made)))
 
     def _once(self, method, item, seed):
         "One item, (1, channels, length). What an export adds to the end of a sound, up to a frame, is cut off."
@@ -534,7 +535,7 @@ class RAVE:
         channels, length = self._makes[back], shape[2] // self.ratio if back else shape[2] * self.ratio
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
-            try: made = getattr(copy.deepcopy(self._script), method)(item)
+            try: made = getattr(copy.deepcopy(self._script), method)(item.contiguous())
             except RuntimeError as e:
                 said = str(e).strip().splitlines()[-1]
                 raise ValueError(f"{method} of {self.path} fails on {shape}: {said}") from e
@@ -542,9 +543,9 @@ class RAVE:
         if len(got) != 3 or got[:2] != (1, channels) or not length <= got[2] < length + (1 if back else self.ratio):
             raise ValueError(f"{method} of {self.path} should make (1, {channels}, {length}) of {shape}, and makes "
                              f"{got}")
-        return finite(f"what {method} of {self.path} makes", made[:, :, :length])
+        return made[:, :, :length]
 
-# %% ../nbs/35c_encoders.ipynb #708a7adc
+# %% ../nbs/35c_encoders.ipynb #8da156f9
 def rave(path: str | os.PathLike,         # a TorchScript file for nn~. It runs a program: load only what you trust
          sample_rate: int | None = None,  # Hz, for a file that does not say its own
          seed: int = 0,                   # of the noise in it
@@ -555,11 +556,11 @@ def rave(path: str | os.PathLike,         # a TorchScript file for nn~. It runs 
     model = RAVE(_opened(path), path, sample_rate, seed)
     frames = max(1, 2 ** 14 // model.ratio)  # as much as RAVE tries when it exports
     with torch.no_grad():
-        model.decode(torch.zeros(1, model.latent_dim, frames))
-        if model._inlets: model.encode(torch.zeros(1, frames * model.ratio))
+        model._once(model._decoder, torch.zeros(1, model.latent_dim, frames), seed)
+        if model._inlets: model._once("encode", torch.zeros(1, model._inlets, frames * model.ratio), seed)
     return model
 
-# %% ../nbs/35c_encoders.ipynb #474b7d73
+# %% ../nbs/35c_encoders.ipynb #c0a40df0
 def _effective(shares) -> float:
     "Effective rank: exp of the entropy of shares, brought to sum 1; 0 if all are 0 (Roy and Vetterli 2007)."
     p = torch.as_tensor(shares).double()
@@ -582,7 +583,7 @@ def _change(a, b) -> float:
     a, b = (torch.stft(v, 1024, 256, window=window, pad_mode="constant", return_complex=True).abs() for v in (a, b))
     return float((b - a).norm() / a.norm().clamp(min=1e-12))
 
-# %% ../nbs/35c_encoders.ipynb #b66bf8b2
+# %% ../nbs/35c_encoders.ipynb #16ba8d2f
 @dataclass
 class LatentReport:
     "How many dimensions of a file's codes carry sound, and how much is left to chance. Result of `RAVE.info`."
@@ -630,7 +631,7 @@ class LatentReport:
         fig.legend(loc="outside lower center", ncols=2)
         return fig
 
-# %% ../nbs/35c_encoders.ipynb #7e466196
+# %% ../nbs/35c_encoders.ipynb #83b14ad3
 def _codes(model, audio, sample_rate):
     "Codes to try, and by name: how much of them is noise, and the shares of their variance."
     if audio is None:
