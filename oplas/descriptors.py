@@ -226,27 +226,44 @@ def boominess(heard):
     return _ratio(heard.density[:, low].sum(1), heard.density.sum(1))
 
 # %% ../nbs/27b_descriptors.ipynb #0012d5e4
-_PARTIALS = 24  # peaks of a frame
+_SHORT = .075  # seconds of a frame in which partials are told apart; those closer than 40 Hz beat within it instead
+_NOTCH = .01   # how far the spectrum must fall on both sides of a peak, as a share of the sound's highest
 
 def _partials(heard):
-    "Amplitudes and frequencies of the strongest peaks, (n, frames, peaks), amplitude 0 where there are fewer."
-    sides = heard.power[..., :-2], heard.power[..., 1:-1], heard.power[..., 2:]
-    is_peak = (sides[1] >= sides[0]) & (sides[1] > sides[2])
-    strongest, k = torch.where(is_peak, sides[1], 0).topk(_PARTIALS)
-    a, b, c = (side.gather(-1, k).clamp(min=1e-30).log() for side in sides)
-    shift = (.5 * (a - c) / (a - 2 * b + c).clamp(max=-1e-9)).clamp(-.5, .5)  # to the top of a parabola
-    power = torch.where(strongest > 1e-4 * strongest[..., :1], (b - .25 * (a - c) * shift).exp(), 0)
-    return (3 * power).sqrt(), (k + 1 + shift) * heard.rate / heard.n_fft  # a Hann window shows a third of a²
+    "Power of the short frames (n, frames); then of each peak: its frame, counted through, its amplitude and frequency."
+    from scipy.fft import next_fast_len
+    half = min(round(_SHORT * heard.rate / 2), heard.audio.shape[1] // 2)
+    window, size = torch.blackman_window(2 * half), next_fast_len(4 * half, real=True)
+    spectra = torch.fft.rfft(heard.audio.unfold(1, 2 * half, half) * window, size)
+    height = spectra[..., :int(20_000 * size / heard.rate)].abs() * (2 / window.sum())  # nobody hears higher ones
+    wide = round(1.5 * size / half)  # bins from the middle of a partial to where the window's lobe ends
+    lowest = -F.max_pool1d(-F.pad(height, (wide, wide)), wide + 1, 1)
+    notch = torch.maximum(lowest[..., 1:-wide - 1], lowest[..., wide + 1:-1])  # the higher one of those beside it
+    a, b, c = height[..., :-2], height[..., 1:-1], height[..., 2:]
+    peaks = (b >= a) & (b > c) & (b - notch > _NOTCH * height.amax((1, 2), keepdim=True))
+    n, frame, k = peaks.nonzero(as_tuple=True)
+    a, b, c = a[peaks], b[peaks], c[peaks]
+    shift = .5 * (a - c) / (a - 2 * b + c)  # to the top of a parabola
+    hz = (k + 1 + shift) * heard.rate / size
+    return height.square().sum(2), n * height.shape[1] + frame, b - .25 * (a - c) * shift, hz
 
 @_descriptor
 def roughness(heard):
-    "Sum over all pairs of partials that beat, 0 … about 5, no unit (Vassilakis 2001). ValueError on bad sound."
-    size, hz = _partials(heard)
-    one, two = torch.triu_indices(_PARTIALS, _PARTIALS, 1)
-    a, b, f, g = size[..., one], size[..., two], hz[..., one], hz[..., two]  # a is the stronger one
-    apart = (f - g).abs() * .24 / (.0207 * torch.minimum(f, g) + 18.96)
-    beat = torch.exp(-3.5 * apart) - torch.exp(-5.75 * apart)
-    return heard.average((.5 * (a * b) ** .1 * _ratio(2 * b, a + b) ** 3.11 * beat).sum(-1))
+    "Sum over all pairs of partials that beat, 0 … about 110, no unit (Vassilakis 2001). ValueError on bad sound."
+    power, frame, size, hz = _partials(heard)
+    s = .24 / (.0207 * hz + 18.96)
+    total, low = torch.zeros(power.numel()), torch.arange(len(hz))
+    for step in range(1, len(hz)):  # each partial with the next one above, with the one after that, …
+        low = low[low + step < len(hz)]
+        apart = s[low] * (hz[low + step] - hz[low])
+        beats = (frame[low] == frame[low + step]) & (apart < 2)
+        if not beats.any(): break
+        low, apart = low[beats], apart[beats]
+        a, b = size[low], size[low + step]
+        beat = torch.exp(-3.5 * apart) - torch.exp(-5.75 * apart)
+        total.index_add_(0, frame[low], .5 * (a * b) ** .1 * (2 * torch.minimum(a, b) / (a + b)) ** 3.11 * beat)
+    return _ratio((total.view_as(power) * power).sum(1), power.sum(1))
+
 
 # %% ../nbs/27b_descriptors.ipynb #b71ea9a4
 @_descriptor

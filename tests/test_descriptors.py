@@ -2,6 +2,7 @@
 import math, sys, types
 
 import librosa, numpy as np, pytest, torch
+from bench_descriptors import compare
 from hypothesis import given, settings, strategies as st
 
 from oplas import descriptors
@@ -70,7 +71,7 @@ def test_silence_has_the_stated_values(sound):
     assert {name: v.item() for name, v in describe(sound[None]).items()} == SILENCE
 
 
-RANGES = dict(loudness=(-70, 6), pitch=(0, 96), brightness=(0, RATE / 2), warmth=(-40, 40), sharpness=(0, 12), roughness=(0, 20),
+RANGES = dict(loudness=(-70, 6), pitch=(0, 96), brightness=(0, RATE / 2), warmth=(-40, 40), sharpness=(0, 12), roughness=(0, 110),
               noisiness=(0, 1), harmonicity=(0, 1), attack_time=(0, 4), decay_time=(0, 10), boominess=(0, 1))
 
 
@@ -206,6 +207,30 @@ def test_roughness_grows_with_the_depth_of_a_beat():
     assert one("roughness", sines([1000.])[0]) < 1e-3 and one("roughness", sines([200., 2000]).sum(0)) < .01
 
 
+def test_two_tones_70_hz_apart_are_rough_a_slow_beat_an_octave_and_a_sine_are_not():
+    close, slow, octave = DESCRIPTORS["roughness"](sines([1000.]) + sines([1070., 1003., 2000.]))
+    assert close > 20 * max(slow, octave) and DESCRIPTORS["roughness"](sines(torch.logspace(1.8, 4, 60).tolist())).max() == 0
+
+
+@pytest.mark.parametrize("hz", [500., 1000, 2000, 4000])
+def test_a_tone_that_swings_is_roughest_at_some_40_to_70_swings_a_second(hz):  # 70 for listeners (Fastl and Zwicker 2007)
+    rates = [4., 10, 20, 30, 40, 50, 70, 100, 150, 200, 300]
+    v = DESCRIPTORS["roughness"](sines([hz]) * (1 + sines(rates, 1.)))
+    assert 40 <= rates[top := v.argmax().item()] <= 70 and (v[:top + 1].diff() >= 0).all() and (v[top:].diff() <= 0).all()
+    assert v[6] > 3 * v[[0, 1, 2, -1]].max()
+
+
+def test_noise_that_swings_70_times_a_second_is_rougher_the_deeper_it_swings():  # in order only: steady noise is far too rough here
+    steady = noise(8)
+    v = torch.stack([DESCRIPTORS["roughness"](steady * (1 + depth * sines([70.], 1.))).mean() for depth in (0, .3, .6, 1)])
+    assert (v.diff() > 0).all()
+
+
+def test_silence_after_a_note_does_not_make_it_smoother():
+    pair = (sines([500.]) + sines([540.]))[0]
+    assert abs(one("roughness", torch.cat([pair, torch.zeros(3 * RATE)])) / one("roughness", pair) - 1) < .02
+
+
 def test_a_tritone_is_rougher_than_a_fifth_than_an_octave():
     def chord(ratio): return sum(sines([261.6 * k, 261.6 * ratio * k], .1 / k).sum(0) for k in range(1, 7))
     tritone, fifth, octave = (one("roughness", chord(r)) for r in (2 ** .5, 1.5, 2.))
@@ -246,7 +271,12 @@ def test_very_short_sounds_have_their_pitch(seconds):
 
 # beside others
 
-@pytest.mark.filterwarnings("ignore:decay_time is left out")  # of steady sines, all 10 s
+def test_brightness_sharpness_and_roughness_rank_sounds_as_published_models_do():  # 120 sounds; the definitions were chosen on others
+    found, _ = compare()
+    for name in ("brightness", "sharpness", "roughness"): assert found[f"{name}, timbral_models"][2][0] > .95, name
+    assert found["sharpness, mosqito"][2][0] > .95
+
+@pytest.mark.filterwarnings("ignore:(decay_time|roughness) is left out")  # of steady sines, all 10 s and 0
 def test_the_descriptors_are_attributes_for_probing():
     def decode(z): return sines((440 * 2 ** z[:, 0]).tolist(), seconds=.2)
     found = probe(decode, DESCRIPTORS, torch.tensor([[-1.], [0.], [1.]]), 4, sigma=.01, progress=False)
