@@ -34,9 +34,10 @@ from .machine import bar
 from .probing import latin_hypercube
 
 # %% auto #0
-__all__ = ['BATCH', 'PULL', 'NEAR', 'REACH', 'ANCHORS', 'CONTROLS', 'DECODES', 'NEEDS', 'Heard', 'listen', 'Surrogate', 'Scores',
-           'score', 'heatmap', 'importance', 'dependence', 'LinearMapping', 'mapping', 'Found', 'navigate', 'invert',
-           'follow', 'Synth', 'FittedKnob', 'Knob', 'make_knob', 'Transfer', 'transfer', 'across_pitches', 'domain']
+__all__ = ['BATCH', 'PULL', 'NEAR', 'REACH', 'ANCHORS', 'CONTROLS', 'DECODES', 'NEEDS', 'Heard', 'listen', 'Spreads', 'Surrogate',
+           'Scores', 'score', 'heatmap', 'importance', 'dependence', 'LinearMapping', 'mapping', 'Found', 'navigate',
+           'invert', 'follow', 'Synth', 'Word', 'FittedKnob', 'Knob', 'make_knob', 'Transfer', 'transfer',
+           'across_pitches', 'domain']
 
 # %% ../nbs/09_surrogates.ipynb #da7a6c46
 BATCH = 32  #: codes that are decoded at once
@@ -115,6 +116,37 @@ def listen(decode: Callable,            # codes (n, dim) → sounds, (n, samples
     values, why = zip(*bar(progress, iterable=results, total=len(parts), desc="listening", unit="batch"))
     return _without(z, np.concatenate(values), sum(why, []), descriptors, length)
 
+# %% ../nbs/09_surrogates.ipynb #4f7d75cf
+class Spreads(BaseEstimator):
+    "Units to spreads and back, and codes to widths of the prior and back, as learned from what was heard."
+    def learn_spreads(self, heard: Heard) -> None:
+        "Scales of what was heard. ValueError unless 20 sounds are left, and a descriptor that varies."
+        spread = np.ptp(heard.values, 0) > 1e-6 * np.abs(heard.values).max(0)
+        names = tuple(name for name, varies in zip(heard.names, spread) if varies)
+        for name in set(heard.names) - set(names): warnings.warn(f"{name} is left out: no two sounds differ in it")
+        if not names or len(heard.z) < 20:
+            raise ValueError(f"heard must be 20 sounds that differ, got {len(heard.z)}, which differ in {names}")
+        self.names, self.z_, self.length_, self.values_ = names, heard.z, heard.length, heard.values[:, spread]
+        self.scale_ = PowerTransformer().fit(self.values_)
+        self.steps_ = self.to_steps(self.values_)
+        self.centre_, self.width_ = heard.z.double().mean(0).numpy(), heard.z.double().std(0).numpy()
+
+    def to_steps(self, values) -> np.ndarray:  # (n, k)
+        "Units to spreads."
+        return self.scale_.transform(values)
+
+    def to_units(self, steps) -> np.ndarray:  # (n, k)
+        "Spreads to units; nothing is promised that no sample has."
+        return self.scale_.inverse_transform(np.clip(steps, self.steps_.min(0), self.steps_.max(0)))
+
+    def to_x(self, z) -> np.ndarray:  # (n, dim)
+        "Codes to places in widths of the prior."
+        return (np.asarray(z, dtype=float) - self.centre_) / self.width_
+
+    def to_z(self, x) -> torch.Tensor:  # (n, dim)
+        "Places to codes."
+        return torch.from_numpy(x * self.width_ + self.centre_).float()
+
 # %% ../nbs/09_surrogates.ipynb #c0c8b10d
 class _Net(NamedTuple):
     "The two hidden layers of a fitted `MLPRegressor`, and the slopes of what they compute."
@@ -152,7 +184,7 @@ def _drawn(prior, decode, n, seed) -> torch.Tensor:  # (n, dim)
         raise ValueError(f"prior gives codes of {z.shape[1]} numbers, which decode refuses: {e}") from e
     return z
 
-class Surrogate(BaseEstimator):
+class Surrogate(Spreads):
     """A small network that tells from a code what its sound will be like. Fit first; NotFittedError if not. ValueError
     on a prior that does not fit `decode`."""
     def __init__(self, decode: Callable,          # codes (n, dim) → sounds, as for `listen`
@@ -181,15 +213,7 @@ class Surrogate(BaseEstimator):
 
     def learn(self, heard: Heard, seed: int = 0) -> Surrogate:
         "Learn from what was heard before. ValueError unless 20 sounds are left, and a descriptor that varies."
-        spread = np.ptp(heard.values, 0) > 1e-6 * np.abs(heard.values).max(0)
-        names = [name for name, varies in zip(heard.names, spread) if varies]
-        for name in set(heard.names) - set(names): warnings.warn(f"{name} is left out: no two sounds differ in it")
-        if not names or len(heard.z) < 20:
-            raise ValueError(f"heard must be 20 sounds or more that differ, got {len(heard.z)}; in {names or 'nothing'}")
-        self.names, self.z_, self.values_, self.length_ = tuple(names), heard.z, heard.values[:, spread], heard.length
-        self.scale_ = PowerTransformer().fit(self.values_)  # Yeo and Johnson 2000: bell-shaped, variance 1
-        self.steps_ = self.to_steps(self.values_)
-        self.centre_, self.width_ = heard.z.double().mean(0).numpy(), heard.z.double().std(0).numpy()
+        self.learn_spreads(heard)
         self.net_ = _learnt(self.to_x(heard.z), self.steps_, seed)
         return self
 
@@ -199,16 +223,6 @@ class Surrogate(BaseEstimator):
         which = [self.names.index(one_of("names", name, self.names)) for name in names]
         new = Surrogate(self.decode, self.prior, {name: known[name] for name in names}, self.sample_rate)
         return new.learn(Heard(self.z_, self.values_[:, which], tuple(names), {}, self.length_), seed)
-
-    def to_steps(self, values) -> np.ndarray: return self.scale_.transform(values)
-
-    def to_units(self, steps) -> np.ndarray:
-        "Back from spreads; nothing is promised that no sample has."
-        return self.scale_.inverse_transform(np.clip(steps, self.steps_.min(0), self.steps_.max(0)))
-
-    def to_x(self, z) -> np.ndarray: return (np.asarray(z, dtype=float) - self.centre_) / self.width_
-
-    def to_z(self, x) -> torch.Tensor: return torch.from_numpy(x * self.width_ + self.centre_).float()
 
     def steps(self, z) -> np.ndarray:  # (n, dim) → (n, k)
         "What the sounds of codes will be like, in spreads. NotFittedError; ValueError on codes of another size."
@@ -546,11 +560,31 @@ class Synth:
         shape = (t / c["attack"]).clamp(max=1) * 10 ** (-3 * t / c["decay"] + c["level"] / 20)
         return shape * (sum(voices) + hiss)
 
+# %% ../nbs/09_surrogates.ipynb #752a0cc8
+@dataclass(frozen=True)
+class Word:
+    "A descriptor and its scale: what stays when the generator changes. ValueError unless the scale rises."
+    name: str                 # of the descriptor
+    unit: str
+    scale: tuple[float, ...]  # its value at equal steps, from 0 to 1, in its unit
+
+    def __post_init__(self):
+        if len(self.scale) < 2 or not (np.diff(self.scale) > 0).all():
+            raise ValueError(f"scale must be two values or more that rise, got {self.scale}")
+
+    def extended(self, position) -> np.ndarray:  # in units
+        "The value at a position; below 0 and above 1 as the ends go on."
+        return make_interp_spline(np.linspace(0, 1, len(self.scale)), self.scale, k=1)(position)
+
+    def position(self, value) -> np.ndarray:
+        "Where a value lies on the scale: from 0 to 1, or beyond its ends."
+        return make_interp_spline(self.scale, np.linspace(0, 1, len(self.scale)), k=1)(value)
+
 # %% ../nbs/09_surrogates.ipynb #e4678a21
 @dataclass(frozen=True, eq=False)
 class FittedKnob:
     "A knob on one generator: a line through its latent space, and what is heard along it."
-    knob: Knob
+    knob: Word
     middle: np.ndarray     # code, (dim,)
     direction: np.ndarray  # (dim,)
     steps: np.ndarray      # along the direction, rising, (m,)
@@ -619,24 +653,8 @@ _VERSION = 1  # of a knob's file
 def _seal(content) -> str: return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:16]
 
 @dataclass(frozen=True)
-class Knob:
-    "A descriptor and its scale: what stays when the generator changes. ValueError unless the scale rises."
-    name: str                 # of the descriptor
-    unit: str
-    scale: tuple[float, ...]  # its value at equal steps of the knob, from 0 to 1, in its unit
-
-    def __post_init__(self):
-        if len(self.scale) < 2 or not (np.diff(self.scale) > 0).all():
-            raise ValueError(f"scale must be two values or more that rise, got {self.scale}")
-
-    def extended(self, position) -> np.ndarray:  # in units
-        "The value at a position; below 0 and above 1 as the ends go on."
-        return make_interp_spline(np.linspace(0, 1, len(self.scale)), self.scale, k=1)(position)
-
-    def position(self, value) -> np.ndarray:
-        "Where a value lies on the knob: from 0 to 1, or beyond its ends."
-        return make_interp_spline(self.scale, np.linspace(0, 1, len(self.scale)), k=1)(value)
-
+class Knob(Word):
+    "A word that can be fitted to any generator, and kept in a file."
     def hear(self, decode: Callable, z, sample_rate: int = 22_050, descriptor: Callable | None = None) -> np.ndarray:
         "The descriptor of codes' sounds, as positions. ValueError if one gives no sound, or on an unknown descriptor."
         if descriptor is None: descriptor = DESCRIPTORS[one_of("the knob's descriptor", self.name, DESCRIPTORS)]
@@ -672,6 +690,7 @@ class Knob:
         if content.pop("seal", None) != _seal(content): raise ValueError(f"{path} is damaged: its seal does not fit")
         return cls(content["name"], content["unit"], tuple(content["scale"]))
 
+# %% ../nbs/09_surrogates.ipynb #76ecd02c
 def make_knob(surrogate: Surrogate,  # that was fitted
               name: str,             # of a descriptor
              ) -> Knob:
