@@ -500,13 +500,18 @@ def _generator_patch(model, dim, sample_rate):
     return GeneratorPatch(copy.deepcopy(model), dim, sample_rate, made.shape[1])
 
 # %% ../nbs/10_realtime.ipynb #ee473edf
+def _words(names):
+    "Names as a list. ValueError on names that no patch could have."
+    for name in (names := list(names)):
+        if not (isinstance(name, str) and name.isascii() and name.isidentifier()) or names.count(name) > 1:
+            raise ValueError(f"names must be words of letters, digits and _, each once, got {names!r:.200}")
+    return names
+
 def _steered(patch, steer, names, dim):
     "A patch that is asked by name. ValueError on names that nn~ cannot use, or on codes that do not fit."
     if not isinstance(steer, nn.Module): raise ValueError(f"steer must be a torch module, got {type(steer).__name__}")
-    kind, names, steer = SteeredSampler if isinstance(patch, SamplerPatch) else Steered, list(names), steer.eval()
+    kind, names, steer = SteeredSampler if isinstance(patch, SamplerPatch) else Steered, _words(names), steer.eval()
     for name in names:
-        if not (isinstance(name, str) and name.isascii() and name.isidentifier()) or names.count(name) > 1:
-            raise ValueError(f"names must be words of letters, digits and _, each once, got {names!r:.200}")
         if name == "forward" or hasattr(kind, f"get_{name}") or hasattr(kind, f"set_{name}"):
             raise ValueError(f"names: nn~ or the patch uses {name!r} for something else")
     for end in (0, -4, 4):
@@ -653,11 +658,32 @@ def export_onnx(sampler: Sampler,          # its decoder is exported
 # %% ../nbs/10_realtime.ipynb #db9ea13d
 PATCHES = ("sampler.pd", "sampler-help.pd", "sampler.maxpat")  #: Pure Data, its help file, Max
 
-def write_patches(folder: str | os.PathLike,  # that has sampler.ts
+def _pd_by_name(names):
+    "A patch of Pure Data for a sampler that is asked by name: objects, and cords from one's outlet to another's inlet."
+    n, look = len(names), "empty empty {} 136 9 0 12 #fcfcfc #000000 #000000 6350 1"
+    objects = [f"obj 30 {60 + 40 * k} hsl 128 18 -2 2 0 0 {look.format(name)}" for k, name in enumerate(names)]
+    objects += [f"obj 330 {60 + 40 * k} sig~" for k in range(n + 2)]
+    objects += ["obj 420 60 notein", "obj 420 100 / 127", "obj 420 300 nn~ named.ts forward 0", "obj 420 340 *~ 0.5",
+                "obj 420 380 dac~", "floatatom 600 60 5 48 83 1 note - - 0"]
+    objects += [f"msg 600 {100 + 40 * k} {text}" for k, text in
+                enumerate(("set play \\$1", "set voices 1", "set voices 4", "reload"))]
+    keys, loud, nn, half, out, note, *messages = range(2 * n + 2, len(objects))
+    cords = [(k, 0, n + k, 0) for k in range(n)] + [(n + k, 0, nn, k) for k in range(n + 2)]
+    cords += [(keys, 0, 2 * n, 0), (keys, 1, loud, 0), (loud, 0, 2 * n + 1, 0), (note, 0, messages[0], 0)]
+    cords += [(message, 0, nn, 0) for message in messages]
+    cords += [(nn, 0, half, 0), (half, 0, out, 0), (half, 0, out, 1)]
+    lines = ["N canvas 60 60 820 " + str(max(460, 160 + 40 * n)) + " 12", *("X " + line for line in objects)]
+    return "".join(f"#{line};\n" for line in lines + [f"X connect {a} {b} {c} {d}" for a, b, c, d in cords])
+
+def write_patches(folder: str | os.PathLike,  # that has sampler.ts, or named.ts
+                  names: Sequence[str] = (),  # of the wishes, if it is a sampler that is asked by name
                  ) -> list[pathlib.Path]:     # the patches
-    "Copy the patches into a folder. FileNotFoundError if there is none."
+    "Copy the patches into a folder, or write named.pd. FileNotFoundError if there is none; ValueError on bad names."
     folder = pathlib.Path(folder).expanduser()
     if not folder.is_dir(): raise FileNotFoundError(f"folder: there is no folder {folder}")
+    if names:
+        (folder / "named.pd").write_text(_pd_by_name(_words(names)))
+        return [folder / "named.pd"]
     for name in PATCHES:
         (folder / name).write_bytes((resources.files("oplas") / "static" / "patches" / name).read_bytes())
     return [folder / name for name in PATCHES]
@@ -721,6 +747,7 @@ def main(argv: list[str] | None = None,  # the words after `oplas`; None: those 
         try:
             file = told.file or export_nn_tilde(load_sampler(seed=20), f"{folder}/sampler.ts")
             host = Host(file, told.rate, told.block)
+            if host.channels != 6: raise ValueError(f"file: play wants a sampler with 6 inlets, got {host.channels}")
         except (ValueError, FileNotFoundError) as e: parser.error(str(e))
     why = "" if told.wav else _why_not_live()
     if why: print(f"Not live: {why}", file=sys.stderr)

@@ -568,8 +568,22 @@ def test_the_patch_for_max_is_whole_and_fits_the_file(tmp_path, file):
     assert fed == set(range(6))
 
 
+def test_the_patch_by_name_is_whole_and_fits_the_file(tmp_path, named):
+    [path] = write_patches(tmp_path, NAMES)
+    objects, cords = pd(path)
+    nn_at = next(k for k, text in enumerate(objects) if "nn~ named.ts forward" in text)
+    assert all(0 <= a < len(objects) and 0 <= b < len(objects) for a, _, b, _ in cords)
+    into = {b: (a, outlet, inlet) for a, outlet, b, inlet in cords}
+    fed = {inlet: objects[into[a][0]] for a, _, b, inlet in cords if b == nn_at and "sig~" in objects[a]}
+    assert [fed[k].split(" empty empty ")[1].split()[0] for k in range(3)] == list(NAMES) and len(fed) == Host(named).channels
+    assert "notein" in fed[3] and "/ 127" in fed[4]
+    messages = {re.search(r"set (\w+)", objects[a])[1] for a, _, b, _ in cords if b == nn_at and " set " in objects[a]}
+    assert messages == {"play", "voices"} <= set(Host(named).model.get_attributes())
+
+
 def test_patches_need_a_folder(tmp_path):
     with pytest.raises(FileNotFoundError, match="there is no folder"): write_patches(tmp_path / "none")
+    with pytest.raises(ValueError, match="words of letters"): write_patches(tmp_path, ["too bright"])
 
 
 # --- ONNX
@@ -609,6 +623,11 @@ def test_the_command_names_what_is_wrong(file, words, capsys):
     if words[1:2] in (["--rate"], ["--block"]): words = ["play", str(file), *words[1:]]
     with pytest.raises(SystemExit): main(words)
     assert "error:" in capsys.readouterr().err
+
+
+def test_the_command_wants_a_sampler_that_is_played_by_its_code(named, capsys):
+    with pytest.raises(SystemExit): main(["play", str(named)])
+    assert "a sampler with 6 inlets, got 5" in capsys.readouterr().err
 
 
 class FakeCard(types.ModuleType):
