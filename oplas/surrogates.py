@@ -14,9 +14,10 @@ import numpy as np
 import torch
 from scipy import stats
 from scipy.special import ndtr
+from scipy.interpolate import make_interp_spline
 from sklearn.base import BaseEstimator, RegressorMixin
 from sklearn.ensemble import RandomForestRegressor
-from sklearn.inspection import permutation_importance
+from sklearn.inspection import partial_dependence, permutation_importance
 from sklearn.isotonic import IsotonicRegression
 from sklearn.linear_model import RidgeCV
 from sklearn.metrics import r2_score
@@ -33,64 +34,10 @@ from .machine import bar
 from .probing import latin_hypercube
 
 # %% auto #0
-__all__ = ['CONTROLS', 'BATCH', 'PULL', 'NEAR', 'REACH', 'ANCHORS', 'Synth', 'Heard', 'listen', 'Surrogate', 'Scores', 'score',
-           'Found', 'navigate', 'invert', 'follow']
-
-# %% ../nbs/09_surrogates.ipynb #c57fa23d
-_RATE = 22_050
-
-def _partials(f, amplitude, samples) -> torch.Tensor:  # Hz and amplitudes, (n, partials) → (n, samples)
-    "A sum of sines, of level 1."
-    t, phases = torch.arange(samples) / _RATE, (.618034 * torch.arange(f.shape[1])) % 1
-    out = torch.zeros(len(f), samples)
-    for k in range(f.shape[1]): out += amplitude[:, k:k + 1] * torch.sin(2 * np.pi * (f[:, k:k + 1] * t + phases[k]))
-    return out / out.square().mean(1, keepdim=True).sqrt()
-
-def _noise(colour, samples) -> torch.Tensor:  # dB per octave over 6, (n, 1) → (n, samples)
-    "Noise of level 1, another at each call."
-    spectrum = torch.fft.rfft(torch.randn(len(colour), samples))
-    hz = torch.fft.rfftfreq(samples, 1 / _RATE).clamp(min=50)
-    out = torch.fft.irfft(spectrum * (hz / 1000) ** colour, samples)
-    return out / out.square().mean(1, keepdim=True).sqrt()
-
-# %% ../nbs/09_surrogates.ipynb #792d6949
-#: what the synthesiser's twelve numbers set: name → (lowest, highest, unit)
-CONTROLS = {"tilt": (-3, -12, "dB per octave of the partials"), "even": (0, 1, "amplitude of the even partials"),
-            "formant": (300, 3000, "Hz"), "strength": (0, 24, "dB of the formant"),
-            "stretch": (0, 3e-4, "inharmonicity of a stiff string"), "beat": (2, 64, "Hz between two voices"),
-            "second": (0, 1, "amplitude of the second voice"), "noise": (-50, 0, "dB"),
-            "colour": (-1.5, .5, "of the noise, over 6 dB per octave"), "attack": (.005, .2, "s"),
-            "decay": (.2, 3, "s to fall by 60 dB"), "level": (-44, -20, "dB")}
-
-@dataclass(frozen=True)
-class Synth:
-    "A synthesiser of twelve numbers behind axes that mean nothing: codes are turned before they become controls."
-    seed: int = 0         # of the turn
-    midi: float = 57      # note number
-    samples: int = 16_384  # of a sound, three quarters of a second
-
-    def controls(self, z: torch.Tensor,  # codes, (n, 12), of N(0, I)
-                ) -> dict[str, torch.Tensor]:  # name → (n, 1)
-        "What codes set. ValueError on another size."
-        z = shaped("z", torch.as_tensor(z).float(), "n ≥ 1", len(CONTROLS), kind="float")
-        turn = stats.ortho_group.rvs(len(CONTROLS), random_state=self.seed)
-        u = torch.special.ndtr(z @ torch.from_numpy(turn).float()).T[..., None]
-        steady = {name: low + (high - low) * v for v, (name, (low, high, _)) in zip(u, CONTROLS.items())}
-        equal = {name: low * (high / low) ** v for v, (name, (low, high, _)) in zip(u, CONTROLS.items())
-                 if name in ("formant", "beat", "attack", "decay")}  # by equal ratios, as the ear has it
-        return steady | equal
-
-    def __call__(self, z) -> torch.Tensor:  # (n, 12) → (n, samples) at 22,050 Hz
-        "Sounds of codes; the noise in them is another at each call. ValueError as `controls`."
-        c, k, t = self.controls(z), torch.arange(1, 21), torch.arange(self.samples) / _RATE
-        f = 440 * 2 ** ((self.midi - 69) / 12) * k * (1 + c["stretch"] * k ** 2).sqrt()
-        bump = torch.exp(-2 * (f / c["formant"]).log2() ** 2)
-        level = 10 ** ((c["tilt"] * k.log2() + c["strength"] * bump) / 20) * (f < .45 * _RATE)
-        level = level * torch.where(k % 2 == 0, c["even"], 1)
-        voices = [_partials(f, level, self.samples), c["second"] * _partials(f + c["beat"], level, self.samples)]
-        hiss = 10 ** (c["noise"] / 20) * _noise(c["colour"], self.samples)
-        shape = (t / c["attack"]).clamp(max=1) * 10 ** (-3 * t / c["decay"] + c["level"] / 20)
-        return shape * (sum(voices) + hiss)
+__all__ = ['BATCH', 'PULL', 'NEAR', 'REACH', 'ANCHORS', 'CONTROLS', 'DECODES', 'NEEDS', 'Heard', 'listen', 'Spreads', 'Surrogate',
+           'Scores', 'score', 'heatmap', 'importance', 'dependence', 'LinearMapping', 'mapping', 'Found', 'navigate',
+           'invert', 'follow', 'Synth', 'Word', 'FittedKnob', 'Knob', 'make_knob', 'Transfer', 'transfer',
+           'across_pitches', 'domain']
 
 # %% ../nbs/09_surrogates.ipynb #da7a6c46
 BATCH = 32  #: codes that are decoded at once
@@ -169,6 +116,37 @@ def listen(decode: Callable,            # codes (n, dim) → sounds, (n, samples
     values, why = zip(*bar(progress, iterable=results, total=len(parts), desc="listening", unit="batch"))
     return _without(z, np.concatenate(values), sum(why, []), descriptors, length)
 
+# %% ../nbs/09_surrogates.ipynb #4f7d75cf
+class Spreads(BaseEstimator):
+    "Units to spreads and back, and codes to widths of the prior and back, as learned from what was heard."
+    def learn_spreads(self, heard: Heard) -> None:
+        "Scales of what was heard. ValueError unless 20 sounds are left, and a descriptor that varies."
+        spread = np.ptp(heard.values, 0) > 1e-6 * np.abs(heard.values).max(0)
+        names = tuple(name for name, varies in zip(heard.names, spread) if varies)
+        for name in set(heard.names) - set(names): warnings.warn(f"{name} is left out: no two sounds differ in it")
+        if not names or len(heard.z) < 20:
+            raise ValueError(f"heard must be 20 sounds that differ, got {len(heard.z)}, which differ in {names}")
+        self.names, self.z_, self.length_, self.values_ = names, heard.z, heard.length, heard.values[:, spread]
+        self.scale_ = PowerTransformer().fit(self.values_)
+        self.steps_ = self.to_steps(self.values_)
+        self.centre_, self.width_ = heard.z.double().mean(0).numpy(), heard.z.double().std(0).numpy()
+
+    def to_steps(self, values) -> np.ndarray:  # (n, k)
+        "Units to spreads."
+        return self.scale_.transform(values)
+
+    def to_units(self, steps) -> np.ndarray:  # (n, k)
+        "Spreads to units; nothing is promised that no sample has."
+        return self.scale_.inverse_transform(np.clip(steps, self.steps_.min(0), self.steps_.max(0)))
+
+    def to_x(self, z) -> np.ndarray:  # (n, dim)
+        "Codes to places in widths of the prior."
+        return (np.asarray(z, dtype=float) - self.centre_) / self.width_
+
+    def to_z(self, x) -> torch.Tensor:  # (n, dim)
+        "Places to codes."
+        return torch.from_numpy(x * self.width_ + self.centre_).float()
+
 # %% ../nbs/09_surrogates.ipynb #c0c8b10d
 class _Net(NamedTuple):
     "The two hidden layers of a fitted `MLPRegressor`, and the slopes of what they compute."
@@ -202,10 +180,11 @@ def _drawn(prior, decode, n, seed) -> torch.Tensor:  # (n, dim)
     z = prior(whole("n", n, 20), seed=whole("seed", seed, 0))
     finite("prior", shaped("prior", z, n, "dim ≥ 1", kind="float"))
     try: _sounds(decode, z[:2])
-    except Exception as e: raise ValueError(f"prior gives codes of {z.shape[1]} numbers, which decode refuses: {e}") from e
+    except Exception as e:
+        raise ValueError(f"prior gives codes of {z.shape[1]} numbers, which decode refuses: {e}") from e
     return z
 
-class Surrogate(BaseEstimator):
+class Surrogate(Spreads):
     """A small network that tells from a code what its sound will be like. Fit first; NotFittedError if not. ValueError
     on a prior that does not fit `decode`."""
     def __init__(self, decode: Callable,          # codes (n, dim) → sounds, as for `listen`
@@ -220,34 +199,30 @@ class Surrogate(BaseEstimator):
            ) -> Surrogate:
         "Decode n codes of the prior, describe the sounds, learn. ValueError as `listen`."
         z = _drawn(self.prior, self.decode, n, seed)
-        return self.learn(self.listen(z, folder, progress), seed)
+        return self.learn(listen(self.decode, z, self.descriptors, self.sample_rate, folder, progress), seed)
 
-    def listen(self, z, folder=None, progress: bool | None = None) -> Heard:
-        "What the decoder's sounds are like: `listen` with this decoder."
-        return listen(self.decode, z, self.descriptors, self.sample_rate, folder, progress)
+    def described(self) -> dict[str, Callable]:
+        "The descriptors that it tells, by name. NotFittedError."
+        check_is_fitted(self, "net_")
+        known = DESCRIPTORS if self.descriptors is None else self.descriptors
+        return {name: known[name] for name in self.names}
+
+    def listen(self, z, progress: bool | None = None) -> Heard:
+        "What codes really sound like: `listen`, with the descriptors that it tells. NotFittedError."
+        return listen(self.decode, z, self.described(), self.sample_rate, progress=progress)
 
     def learn(self, heard: Heard, seed: int = 0) -> Surrogate:
         "Learn from what was heard before. ValueError unless 20 sounds are left, and a descriptor that varies."
-        spread = np.ptp(heard.values, 0) > 1e-6 * np.abs(heard.values).max(0)
-        names = [name for name, varies in zip(heard.names, spread) if varies]
-        for name in set(heard.names) - set(names): warnings.warn(f"{name} is left out: no two sounds differ in it")
-        if not names or len(heard.z) < 20: raise ValueError(f"{len(heard.z)} sounds, {len(names)} descriptors that vary")
-        self.names, self.z_, self.values_, self.length_ = tuple(names), heard.z, heard.values[:, spread], heard.length
-        self.scale_ = PowerTransformer().fit(self.values_)  # Yeo and Johnson 2000: bell-shaped, variance 1
-        self.steps_ = self.to_steps(self.values_)
-        self.centre_, self.width_ = heard.z.double().mean(0).numpy(), heard.z.double().std(0).numpy()
+        self.learn_spreads(heard)
         self.net_ = _learnt(self.to_x(heard.z), self.steps_, seed)
         return self
 
-    def to_steps(self, values) -> np.ndarray: return self.scale_.transform(values)
-
-    def to_units(self, steps) -> np.ndarray:
-        "Back from spreads; nothing is promised that no sample has."
-        return self.scale_.inverse_transform(np.clip(steps, self.steps_.min(0), self.steps_.max(0)))
-
-    def to_x(self, z) -> np.ndarray: return (np.asarray(z, dtype=float) - self.centre_) / self.width_
-
-    def to_z(self, x) -> torch.Tensor: return torch.from_numpy(x * self.width_ + self.centre_).float()
+    def only(self, names: Sequence[str], seed: int = 0) -> Surrogate:
+        "A surrogate of some descriptors, from the same sounds. NotFittedError; ValueError on a name that is not there."
+        known = self.described()
+        which = [self.names.index(one_of("names", name, self.names)) for name in names]
+        new = Surrogate(self.decode, self.prior, {name: known[name] for name in names}, self.sample_rate)
+        return new.learn(Heard(self.z_, self.values_[:, which], tuple(names), {}, self.length_), seed)
 
     def steps(self, z) -> np.ndarray:  # (n, dim) → (n, k)
         "What the sounds of codes will be like, in spreads. NotFittedError; ValueError on codes of another size."
@@ -296,10 +271,96 @@ def score(surrogate: Surrogate,  # that was fitted
 
 def _all_of(surrogate, z) -> np.ndarray:  # (n, k), NaN where a sound is left out
     "What codes sound like, in spreads."
-    known = DESCRIPTORS if surrogate.descriptors is None else surrogate.descriptors
-    descriptors = {name: known[name] for name in surrogate.names}
-    ask = partial(_described, surrogate.decode, descriptors, surrogate.sample_rate, surrogate.length_)
+    ask = partial(_described, surrogate.decode, surrogate.described(), surrogate.sample_rate, surrogate.length_)
     return surrogate.to_steps(np.concatenate([ask(part)[0] for part in z.split(BATCH)]))
+
+# %% ../nbs/09_surrogates.ipynb #34d6789b
+def heatmap(surrogate: Surrogate,          # that was fitted
+            dims: tuple[int, int] = (0, 1),  # of the plane, from 0
+            names: Sequence[str] | None = None,  # descriptors; None: all
+            reach: float = 2.5,            # how far the plane goes, in widths of the prior
+           ):                              # matplotlib Figure
+    "What the surrogate says of a plane through the middle of the prior. NotFittedError; ValueError on bad names."
+    import matplotlib.pyplot as plt
+    check_is_fitted(surrogate, "net_")
+    names = surrogate.names if names is None else [one_of("names", name, surrogate.names) for name in names]
+    a, b = (whole("dims", d, 0, len(surrogate.centre_) - 1) for d in dims)
+    grid, x = np.linspace(-reach, reach, 61), np.zeros((61, 61, len(surrogate.centre_)))
+    x[..., a], x[..., b] = np.meshgrid(grid, grid)
+    values = surrogate.to_units(surrogate.net_(x.reshape(61 * 61, -1))).reshape(61, 61, -1)
+    columns = min(4, len(names))
+    fig, axes = plt.subplots(-(-len(names) // columns), columns, figsize=(6.4, 2 * -(-len(names) // columns)),
+                             sharex=True, sharey=True, squeeze=False, layout="constrained")
+    for ax, name in zip(axes.flat, names):
+        drawn = ax.contourf(grid, grid, values[..., surrogate.names.index(name)], 12)
+        bar_ = fig.colorbar(drawn, ax=ax)
+        bar_.ax.tick_params(labelsize=7)
+        ax.set_title(f"{name.replace('_', ' ')} ({UNITS.get(name, '')})".replace(" ()", ""), fontsize=8)
+    for ax in axes.flat[len(names):]: ax.axis("off")
+    fig.supxlabel(f"z{a + 1}", fontsize=9)
+    fig.supylabel(f"z{b + 1}", fontsize=9)
+    return fig
+
+# %% ../nbs/09_surrogates.ipynb #908b8bd2
+class _One(RegressorMixin, BaseEstimator):
+    "One descriptor of a surrogate, in spreads, as scikit-learn's tools want a regressor."
+    def __init__(self, surrogate=None, k=0): self.surrogate, self.k = surrogate, k
+    def fit(self, x, y): return self
+    def __sklearn_is_fitted__(self): return True
+    def predict(self, x): return self.surrogate.net_(x)[:, self.k]
+
+def importance(surrogate: Surrogate,  # that was fitted
+               n: int = 200,          # sounds that it has not heard
+               seed: int = 1,         # of their codes and of the shuffles
+              ) -> dict[str, np.ndarray]:  # "surrogate", "forest" → (k, dim)
+    "How much R² is lost when a dimension is shuffled (Breiman 2001): surrogate, and a random forest. NotFittedError."
+    check_is_fitted(surrogate, "net_")
+    z = _drawn(surrogate.prior, surrogate.decode, n, seed)
+    y = _all_of(surrogate, z)
+    good = np.isfinite(y).all(1)
+    x, y, lost = surrogate.to_x(z)[good], y[good], {"surrogate": [], "forest": []}
+    for k in range(len(surrogate.names)):
+        forest = RandomForestRegressor(100, max_features=.5, random_state=seed)
+        forest.fit(surrogate.to_x(surrogate.z_), surrogate.steps_[:, k])
+        for name, model in (("surrogate", _One(surrogate, k)), ("forest", forest)):
+            found = permutation_importance(model, x, y[:, k], scoring="r2", n_repeats=5, random_state=seed)
+            lost[name].append(found.importances_mean)
+    return {name: np.stack(rows) for name, rows in lost.items()}
+
+# %% ../nbs/09_surrogates.ipynb #faaa8a1a
+def dependence(surrogate: Surrogate,  # that was fitted
+               name: str,             # of a descriptor
+              ) -> tuple[np.ndarray, np.ndarray]:  # places (m,), in widths of the prior; spreads (dim, m)
+    "What each dimension does in the mean, all others as they were heard (Friedman 2001). NotFittedError."
+    check_is_fitted(surrogate, "net_")
+    one, x = _One(surrogate, surrogate.names.index(one_of("name", name, surrogate.names))), surrogate.to_x(surrogate.z_)
+    grid = np.linspace(-2, 2, 33)
+    curves = [partial_dependence(one, x, [d], custom_values={d: grid}, kind="average")["average"][0]
+              for d in range(x.shape[1])]
+    return grid, np.stack(curves)
+
+# %% ../nbs/09_surrogates.ipynb #d5fb4ca2
+class LinearMapping(NamedTuple):
+    "Result of `mapping`: spread of a descriptor = bias + weights · code, in widths of the prior."
+    names: tuple[str, ...]
+    weights: np.ndarray  # (k, dim)
+    bias: np.ndarray     # (k,)
+    r2: np.ndarray       # of samples held out, (k,)
+
+    def to_dict(self) -> dict:
+        "A column for each dimension, and the R²."
+        columns = {f"z{d + 1}": column for d, column in enumerate(self.weights.T)}
+        return {"descriptor": list(self.names), **columns, "R²": self.r2}
+
+def mapping(surrogate: Surrogate) -> LinearMapping:
+    "A straight line for each descriptor, for those who want to read it, and its error. NotFittedError."
+    check_is_fitted(surrogate, "net_")
+    x, y = surrogate.to_x(surrogate.z_), surrogate.steps_
+    ridge = RidgeCV(np.logspace(-3, 3, 7))
+    held_out = cross_val_predict(ridge, x, y, cv=5)
+    ridge.fit(x, y)
+    r2 = r2_score(y, held_out, multioutput="raw_values")
+    return LinearMapping(surrogate.names, ridge.coef_, ridge.intercept_, r2)
 
 # %% ../nbs/09_surrogates.ipynb #1f5f69a8
 PULL = .02    #: how much a step away from a sound that was heard costs, beside an error of one spread
@@ -361,7 +422,8 @@ class Found:
 def _wanted(surrogate, wishes, what) -> np.ndarray:  # (k,), NaN: free
     "Numbers by name as a row. NotFittedError; ValueError on a name that is not there, or no number."
     check_is_fitted(surrogate, "net_")
-    if not isinstance(wishes, Mapping) or not wishes: raise ValueError(f"{what} must be numbers by name, got {wishes!r:.80}")
+    if not isinstance(wishes, Mapping) or not wishes:
+        raise ValueError(f"{what} must be numbers by name, got {wishes!r:.80}")
     for name, v in wishes.items(): number(f"{what}: {one_of(what, name, surrogate.names)}", v)
     return np.array([wishes.get(name, np.nan) for name in surrogate.names], dtype=float)
 
@@ -379,7 +441,7 @@ def navigate(surrogate: Surrogate,      # that was fitted
              changes: Mapping[str, float],  # descriptor → by how many spreads
              hold: Sequence[str] | None = None,  # descriptors that shall stay; None: all others
             ) -> Found:
-    "Near codes whose sounds differ as asked. A warning if they cannot. NotFittedError; ValueError on bad names or codes."
+    "Near codes whose sounds differ as asked, or a warning. NotFittedError; ValueError on bad names or codes."
     by = _wanted(surrogate, changes, "changes")
     held = [one_of("hold", name, surrogate.names) for name in (surrogate.names if hold is None else hold)]
     by = np.where(np.isnan(by) & np.isin(surrogate.names, held), 0, by)
@@ -391,7 +453,7 @@ def navigate(surrogate: Surrogate,      # that was fitted
     return _answer(surrogate, surrogate.to_z(x), asked, surrogate.net_(x))
 
 # %% ../nbs/09_surrogates.ipynb #09030c99
-def _search(surrogate, aim) -> tuple[np.ndarray, np.ndarray]:  # (k,) in spreads, NaN free → place (1, dim), promise (1, k)
+def _search(surrogate, aim) -> tuple[np.ndarray, np.ndarray]:  # (k,) in spreads → (1, dim), (1, k)
     "From the nearest sounds that were heard, each corrected by what it really sounds like, to the best place."
     weights, goal = np.isfinite(aim).astype(float), np.nan_to_num(aim)
     first = ((weights * (surrogate.steps_ - goal)) ** 2).sum(1).argsort()[:ANCHORS]
@@ -430,7 +492,8 @@ def follow(surrogate: Surrogate,                  # that was fitted
           ) -> Found:                             # a code for each moment
     "A path of codes whose sounds follow a curve, each near the one before. Errors as `invert`."
     lengths = {name: len(values) for name, values in curve.items()}
-    if not lengths or len(set(lengths.values())) > 1: raise ValueError(f"curve must be values of one length, got {lengths}")
+    if not lengths or len(set(lengths.values())) > 1:
+        raise ValueError(f"curve must be values of one length, got {lengths}")
     asked = np.stack([_wanted(surrogate, dict(zip(curve, row)), "curve") for row in zip(*curve.values())])
     aim = surrogate.to_steps(asked)
     x, promise = _search(surrogate, aim[0])
@@ -440,3 +503,261 @@ def follow(surrogate: Surrogate,                  # that was fitted
         path.append(x)
         promised.append(surrogate.net_(x) + off)
     return _answer(surrogate, surrogate.to_z(np.concatenate(path)), asked, np.concatenate(promised))
+
+# %% ../nbs/09_surrogates.ipynb #c57fa23d
+_RATE = 22_050
+
+def _partials(f, amplitude, samples) -> torch.Tensor:  # Hz and amplitudes, (n, partials) → (n, samples)
+    "A sum of sines, of level 1."
+    t, phases = torch.arange(samples) / _RATE, (.618034 * torch.arange(f.shape[1])) % 1
+    out = torch.zeros(len(f), samples)
+    for k in range(f.shape[1]): out += amplitude[:, k:k + 1] * torch.sin(2 * np.pi * (f[:, k:k + 1] * t + phases[k]))
+    return out / out.square().mean(1, keepdim=True).sqrt()
+
+def _noise(colour, samples) -> torch.Tensor:  # dB per octave over 6, (n, 1) → (n, samples)
+    "Noise of level 1, another at each call."
+    spectrum = torch.fft.rfft(torch.randn(len(colour), samples))
+    hz = torch.fft.rfftfreq(samples, 1 / _RATE).clamp(min=50)
+    out = torch.fft.irfft(spectrum * (hz / 1000) ** colour, samples)
+    return out / out.square().mean(1, keepdim=True).sqrt()
+
+# %% ../nbs/09_surrogates.ipynb #792d6949
+#: what the synthesiser's twelve numbers set: name → (lowest, highest, unit)
+CONTROLS = {"tilt": (-3, -12, "dB per octave of the partials"), "even": (0, 1, "amplitude of the even partials"),
+            "formant": (300, 3000, "Hz"), "strength": (0, 24, "dB of the formant"),
+            "stretch": (0, 3e-4, "inharmonicity of a stiff string"), "beat": (2, 64, "Hz between two voices"),
+            "second": (0, 1, "amplitude of the second voice"), "noise": (-50, 0, "dB"),
+            "colour": (-1.5, .5, "of the noise, over 6 dB per octave"), "attack": (.005, .2, "s"),
+            "decay": (.2, 3, "s to fall by 60 dB"), "level": (-44, -20, "dB")}
+
+@dataclass(frozen=True)
+class Synth:
+    "A synthesiser of twelve numbers behind axes that mean nothing: codes are turned before they become controls."
+    seed: int = 0         # of the turn
+    midi: float = 57      # note number
+    samples: int = 16_384  # of a sound, three quarters of a second
+
+    def controls(self, z: torch.Tensor,  # codes, (n, 12), of N(0, I)
+                ) -> dict[str, torch.Tensor]:  # name → (n, 1)
+        "What codes set. ValueError on another size."
+        z = shaped("z", torch.as_tensor(z).float(), "n ≥ 1", len(CONTROLS), kind="float")
+        turn = stats.ortho_group.rvs(len(CONTROLS), random_state=self.seed)
+        u = torch.special.ndtr(z @ torch.from_numpy(turn).float()).T[..., None]
+        steady = {name: low + (high - low) * v for v, (name, (low, high, _)) in zip(u, CONTROLS.items())}
+        equal = {name: low * (high / low) ** v for v, (name, (low, high, _)) in zip(u, CONTROLS.items())
+                 if name in ("formant", "beat", "attack", "decay")}  # by equal ratios, as the ear has it
+        return steady | equal
+
+    def __call__(self, z) -> torch.Tensor:  # (n, 12) → (n, samples) at 22,050 Hz
+        "Sounds of codes; the noise in them is another at each call. ValueError as `controls`."
+        c, k, t = self.controls(z), torch.arange(1, 21), torch.arange(self.samples) / _RATE
+        f = 440 * 2 ** ((self.midi - 69) / 12) * k * (1 + c["stretch"] * k ** 2).sqrt()
+        bump = torch.exp(-2 * (f / c["formant"]).log2() ** 2)
+        level = 10 ** ((c["tilt"] * k.log2() + c["strength"] * bump) / 20) * (f < .45 * _RATE)
+        level = level * torch.where(k % 2 == 0, c["even"], 1)
+        voices = [_partials(f, level, self.samples), c["second"] * _partials(f + c["beat"], level, self.samples)]
+        hiss = 10 ** (c["noise"] / 20) * _noise(c["colour"], self.samples)
+        shape = (t / c["attack"]).clamp(max=1) * 10 ** (-3 * t / c["decay"] + c["level"] / 20)
+        return shape * (sum(voices) + hiss)
+
+# %% ../nbs/09_surrogates.ipynb #752a0cc8
+@dataclass(frozen=True)
+class Word:
+    "A descriptor and its scale: what stays when the generator changes. ValueError unless the scale rises."
+    name: str                 # of the descriptor
+    unit: str
+    scale: tuple[float, ...]  # its value at equal steps, from 0 to 1, in its unit
+
+    def __post_init__(self):
+        if len(self.scale) < 2 or not (np.diff(self.scale) > 0).all():
+            raise ValueError(f"scale must be two values or more that rise, got {self.scale}")
+
+    def extended(self, position) -> np.ndarray:  # in units
+        "The value at a position; below 0 and above 1 as the ends go on."
+        return make_interp_spline(np.linspace(0, 1, len(self.scale)), self.scale, k=1)(position)
+
+    def position(self, value) -> np.ndarray:
+        "Where a value lies on the scale: from 0 to 1, or beyond its ends."
+        return make_interp_spline(self.scale, np.linspace(0, 1, len(self.scale)), k=1)(value)
+
+# %% ../nbs/09_surrogates.ipynb #e4678a21
+@dataclass(frozen=True, eq=False)
+class FittedKnob:
+    "A knob on one generator: a line through its latent space, and what is heard along it."
+    knob: Word
+    middle: np.ndarray     # code, (dim,)
+    direction: np.ndarray  # (dim,)
+    steps: np.ndarray      # along the direction, rising, (m,)
+    values: np.ndarray     # what is heard there, in the knob's unit, rising, (m,)
+
+    def code(self, value) -> torch.Tensor:  # in the knob's unit, (n,) → (n, dim)
+        "Codes whose sounds have these values; the nearest that can be reached, with a warning."
+        value, (low, high) = np.atleast_1d(np.asarray(value, dtype=float)), self.values[[0, -1]]
+        if ((value < low - 1e-9) | (value > high + 1e-9)).any():
+            warnings.warn(f"{self.knob.name} reaches {low:.3g} … {high:.3g} {self.knob.unit} here", stacklevel=2)
+        t = np.interp(value, self.values, self.steps)
+        return torch.from_numpy(self.middle + t[:, None] * self.direction).float()
+
+    def across(self, count: int = 12) -> np.ndarray:  # (count,), in the knob's unit
+        "Values from the lowest to the highest that is reached, in equal steps of the knob."
+        low, high = self.knob.position(self.values[[0, -1]])
+        return np.clip(self.knob.extended(np.linspace(low, high, count)), *self.values[[0, -1]])
+
+    def module(self) -> nn.Sequential:
+        "The same as a network, (1, 1) in the knob's unit → (1, dim): for a page, or for nn~."
+        slopes = np.diff(self.steps) / np.diff(self.values)
+        bends = np.diff(np.concatenate([[0], slopes, [0]]))  # flat before the first value and after the last
+        net = nn.Sequential(nn.Linear(1, len(bends)), nn.ReLU(), nn.Linear(len(bends), len(self.middle)))
+        start = self.middle + self.steps[0] * self.direction
+        numbers = np.ones((len(bends), 1)), -self.values, self.direction[:, None] * bends, start
+        for p, v in zip(net.parameters(), numbers): p.data = torch.from_numpy(v).float()
+        return net.requires_grad_(False)
+
+# %% ../nbs/09_surrogates.ipynb #0014625b
+DECODES = 16  #: sounds that a knob may hear of a new generator
+
+def _simplex(dim, seed) -> np.ndarray:  # (dim + 1, dim)
+    "Corners that lie equally far from each other and from the middle, turned at random; their length is √dim."
+    corners = np.linalg.svd(np.eye(dim + 1) - 1 / (dim + 1))[0][:, :dim] * np.sqrt(dim + 1)
+    return corners @ (stats.ortho_group.rvs(dim, random_state=seed) if dim > 1 else np.eye(1))
+
+def _corners(dim, seed) -> np.ndarray:
+    "Where to listen for what a descriptor does, in widths of the prior: a simplex, and its mirror image if it fits."
+    few = min(dim, DECODES - 4)
+    within = stats.ortho_group.rvs(dim, random_state=seed)[:few] if few < dim else np.eye(dim)
+    corners = _simplex(few, seed) @ within
+    mirrored = np.concatenate([corners, -corners])  # in which what is bent cancels out
+    return mirrored if len(mirrored) + 4 <= DECODES else corners
+
+def _placed(knob, middle, direction, t, heard) -> FittedKnob:
+    "The line with what is heard along it, made to rise. ValueError if nothing does."
+    rising = IsotonicRegression().fit_transform(t, heard)
+    first = np.concatenate([[True], np.diff(rising) > 1e-9])  # of each stretch where nothing rises
+    if first.sum() < 2: raise ValueError(f"{knob.name} does not rise along the direction in which it should")
+    return FittedKnob(knob, middle, direction, t[first], knob.extended(rising[first]))
+
+def _fit(knob, ask, prior, seed) -> FittedKnob:
+    "The corners say where the descriptor grows; the sounds that are left say what is heard along that line."
+    z = prior(512, seed=whole("seed", seed, 0))
+    middle, width = z.mean(0).double().numpy(), z.std(0).double().numpy()
+    corners = _corners(len(middle), seed)
+    found = ask(torch.from_numpy(middle + width * corners).float())
+    way = (found - found.mean()) @ corners
+    if not np.linalg.norm(way) > 1e-6: raise ValueError(f"{knob.name} is the same at {len(corners)} places")
+    direction, t = width * way / np.linalg.norm(way), np.linspace(-2, 2, DECODES - len(corners))
+    return _placed(knob, middle, direction, t, ask(torch.from_numpy(middle + t[:, None] * direction).float()))
+
+# %% ../nbs/09_surrogates.ipynb #164998ec
+_VERSION = 1  # of a knob's file
+
+def _seal(content) -> str: return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:16]
+
+@dataclass(frozen=True)
+class Knob(Word):
+    "A word that can be fitted to any generator, and kept in a file."
+    def hear(self, decode: Callable, z, sample_rate: int = 22_050, descriptor: Callable | None = None) -> np.ndarray:
+        "The descriptor of codes' sounds, as positions. ValueError if one gives no sound, or on an unknown descriptor."
+        if descriptor is None: descriptor = DESCRIPTORS[one_of("the knob's descriptor", self.name, DESCRIPTORS)]
+        heard = listen(decode, z, {self.name: descriptor}, sample_rate, progress=False)
+        if heard.left_out: raise ValueError(f"decode gives sounds that cannot be described: {heard.left_out}")
+        return self.position(heard.values[:, 0])
+
+    def fit(self, decode: Callable,             # a generator that the knob has not seen, as for `listen`
+            prior: Callable,                    # (n, seed=…) → codes
+            sample_rate: int = 22_050,          # Hz
+            descriptor: Callable | None = None, # if the knob's is one of your own
+            seed: int = 0,                      # of the places where it listens
+           ) -> FittedKnob:
+        "Fit the knob to a generator with 16 sounds. ValueError as `hear`, or if nothing changes there."
+        return _fit(self, lambda z: self.hear(decode, z, sample_rate, descriptor), prior, seed)
+
+    def save(self, path: str | os.PathLike) -> pathlib.Path:
+        "Write a JSON file, whole or not at all. FileNotFoundError without its folder."
+        path = pathlib.Path(path).expanduser()
+        content = {"knob": _VERSION, "name": self.name, "unit": self.unit, "scale": list(self.scale)}
+        temporary = path.with_name(f".{path.name}.{os.getpid()}")
+        temporary.write_text(json.dumps(content | {"seal": _seal(content)}, ensure_ascii=False), encoding="utf-8")
+        os.replace(temporary, path)
+        return path
+
+    @classmethod
+    def load(cls, path: str | os.PathLike) -> Knob:
+        "Read a file by `save`. FileNotFoundError; ValueError if it is damaged, or of another version."
+        try: content = json.loads(pathlib.Path(path).expanduser().read_bytes())
+        except ValueError as e: raise ValueError(f"{path} is damaged, or no knob: {e}") from e
+        if not isinstance(content, dict) or "knob" not in content: raise ValueError(f"{path} is no knob")
+        if content["knob"] != _VERSION: raise ValueError(f"{path} has version {content['knob']}, this reads {_VERSION}")
+        if content.pop("seal", None) != _seal(content): raise ValueError(f"{path} is damaged: its seal does not fit")
+        return cls(content["name"], content["unit"], tuple(content["scale"]))
+
+# %% ../nbs/09_surrogates.ipynb #76ecd02c
+def make_knob(surrogate: Surrogate,  # that was fitted
+              name: str,             # of a descriptor
+             ) -> Knob:
+    "A knob over the middle 90 % of what a generator has, in equal spreads. NotFittedError; ValueError on a bad name."
+    check_is_fitted(surrogate, "net_")
+    k = surrogate.names.index(one_of("name", name, surrogate.names))
+    steps = np.tile(np.median(surrogate.steps_, 0), (17, 1))
+    steps[:, k] = np.linspace(*np.quantile(surrogate.steps_[:, k], (.05, .95)), 17)
+    return Knob(name, UNITS.get(name, ""), tuple(surrogate.to_units(steps)[:, k].tolist()))
+
+# %% ../nbs/09_surrogates.ipynb #9da37101
+class Transfer(NamedTuple):
+    "Result of `transfer`: the same requests on several generators, in positions of the knob."
+    generators: tuple[str, ...]
+    fitted: dict[str, FittedKnob]
+    asked: np.ndarray   # (generators, m), across what each reaches
+    heard: np.ndarray   # (generators, m)
+    shared: np.ndarray  # (m,), across what all reach; empty if there is no such thing
+    agreed: np.ndarray  # what is heard then, (generators, m)
+
+    def to_dict(self) -> dict:
+        "A column each for the reach, the rank correlation of asked and heard, and the error, as a share of the knob."
+        rho = [float(stats.spearmanr(a, h).statistic) for a, h in zip(self.asked, self.heard)]
+        return {"generator": list(self.generators), "from": self.asked[:, 0], "to": self.asked[:, -1],
+                "ρ": np.array(rho), "error": np.abs(self.asked - self.heard).mean(1)}
+
+def transfer(knob: Knob,
+             generators: Mapping[str, tuple[Callable, Callable]],  # name → decoder and prior
+             count: int = 12,            # requests
+             sample_rate: int = 22_050,  # Hz
+             descriptor: Callable | None = None,  # if the knob's is one of your own
+             seed: int = 0,
+            ) -> Transfer:
+    "Fit a knob to generators that it has not seen, and compare what comes out. ValueError as `Knob.fit`."
+    fitted = {name: knob.fit(*pair, sample_rate, descriptor, seed) for name, pair in generators.items()}
+    def heard(name, values): return knob.hear(generators[name][0], fitted[name].code(values), sample_rate, descriptor)
+    asked = {name: f.across(count) for name, f in fitted.items()}
+    low, high = max(a[0] for a in asked.values()), min(a[-1] for a in asked.values())
+    shared = np.linspace(*knob.position([low, high]), count) if low < high else np.zeros(0)
+    values = np.clip(knob.extended(shared), low, high) if len(shared) else shared
+    agreed = [heard(name, values) if len(values) else values for name in fitted]
+    return Transfer(tuple(fitted), fitted, np.stack([knob.position(a) for a in asked.values()]),
+                    np.stack([heard(name, a) for name, a in asked.items()]), shared, np.stack(agreed))
+
+def across_pitches(fitted: FittedKnob,
+                   decodes: Sequence[Callable],  # the same generator at several pitches
+                   count: int = 7,               # requests
+                   sample_rate: int = 22_050,    # Hz
+                  ) -> np.ndarray:               # (pitches, count), positions of the knob
+    "What the same requests sound like at each pitch."
+    z = fitted.code(fitted.across(count))
+    return np.stack([fitted.knob.hear(decode, z, sample_rate) for decode in decodes])
+
+# %% ../nbs/09_surrogates.ipynb #d9d65892
+#: what a sound must have for a descriptor to mean anything
+NEEDS = {"pitch": "a pitch", "attack_time": "one onset", "decay_time": "a fall"}
+
+def domain(audio: torch.Tensor,         # sounds, (n, samples)
+           sample_rate: int = 22_050,   # Hz
+          ) -> dict[str, float]:        # what a sound must have → the share of the sounds that have it
+    "Which sounds a descriptor is made for: half of the power periodic; a rise at the start; 10 dB less at the end."
+    tonal = describe(audio, sample_rate, {"harmonicity": DESCRIPTORS["harmonicity"]}, progress=False)["harmonicity"]
+    level = audio.square().unfold(1, sample_rate // 20, sample_rate // 40).mean(2)  # windows of 50 ms
+    top, where = level.max(1)
+    count = level.shape[1]
+    again = (level[:, 1:] > 2 * level[:, :-1]) & (level[:, 1:] > .1 * top[:, None])  # 3 dB up within 25 ms
+    onsets = (again.int().diff(prepend=torch.zeros(len(level), 1).int(), dim=1) == 1).sum(1)
+    once, falls = (onsets <= 1) & (where < count / 2), level[:, -1] < .1 * top
+    shares = {"a pitch": tonal > .5, "one onset": once, "a fall": falls}
+    return {name: float(has.float().mean()) for name, has in shares.items()}
