@@ -7,13 +7,13 @@ from __future__ import annotations
 import hashlib, json, os, pathlib, statistics, warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import partial
+from functools import lru_cache, partial
 from typing import NamedTuple
 import joblib
 import numpy as np
 import torch
 from scipy import stats
-from scipy.special import ndtr
+from scipy.special import boxcox1p, inv_boxcox1p
 from scipy.interpolate import make_interp_spline
 from sklearn.base import BaseEstimator, RegressorMixin
 from sklearn.ensemble import RandomForestRegressor
@@ -27,17 +27,24 @@ from sklearn.preprocessing import PowerTransformer
 from sklearn.utils.validation import check_is_fitted
 from threadpoolctl import threadpool_limits
 from torch import nn
-from .cache import digest, read, write
+from .audio import sound_html
+from .cache import digest, load_or_train, read, write
 from .checks import finite, number, one_of, positive, shaped, whole
 from .descriptors import DESCRIPTORS, UNITS, describe
 from .machine import bar
+from .models import fresh
+from .pad import LatentPad
 from .probing import latin_hypercube
+from .sampler import SKIP, ByNumbers, Sampler, clip, load_sampler, many_notes
+from .training import fit
+from .web import to_web
 
 # %% auto #0
-__all__ = ['BATCH', 'PULL', 'NEAR', 'REACH', 'ANCHORS', 'CONTROLS', 'DECODES', 'NEEDS', 'Heard', 'listen', 'Spreads', 'Surrogate',
-           'Scores', 'score', 'heatmap', 'importance', 'dependence', 'LinearMapping', 'mapping', 'Found', 'navigate',
-           'invert', 'follow', 'Synth', 'Word', 'FittedKnob', 'Knob', 'make_knob', 'Transfer', 'transfer',
-           'across_pitches', 'domain']
+__all__ = ['BATCH', 'PLUCKED', 'PULL', 'NEAR', 'REACH', 'ANCHORS', 'CONTROLS', 'DECODES', 'NEEDS', 'Heard', 'listen', 'plucked',
+           'Spreads', 'Surrogate', 'load_surrogate', 'Scores', 'score', 'heatmap', 'OnPlane', 'heat_pad', 'importance',
+           'dependence', 'LinearMapping', 'mapping', 'Found', 'navigate', 'invert', 'follow', 'Synth', 'Word',
+           'FittedKnob', 'Knob', 'make_knob', 'Transfer', 'transfer', 'across_pitches', 'Requests', 'requests',
+           'ByRequest', 'knob_pad', 'sampler_knobs', 'domain']
 
 # %% ../nbs/09_surrogates.ipynb #da7a6c46
 BATCH = 32  #: codes that are decoded at once
@@ -126,7 +133,27 @@ def listen(decode: Callable,            # codes (n, dim) → sounds, (n, samples
     values, why = zip(first, *rest)
     return _without(z, np.concatenate(values), sum(why, []), descriptors, length)
 
-# %% ../nbs/09_surrogates.ipynb #4f7d75cf
+# %% ../nbs/09_surrogates.ipynb #84860db3
+#: what can be learned of a pluck at C4; the first four are the knobs at the top of the chapter
+PLUCKED = "brightness", "decay_time", "noisiness", "boominess", "loudness", "warmth", "sharpness", "harmonicity"
+
+@lru_cache(1)
+def _instrument() -> Sampler: return load_sampler(seed=20)
+
+def plucked(z,              # codes, (n, 4)
+            midi: int = 60, # note number
+           ) -> torch.Tensor:  # sounds, (n, samples), from shortly before the onset
+    "Chapter 3's sampler as a decoder, with five rounds of Griffin and Lim. ValueError as `Sampler.notes`."
+    return many_notes(_instrument(), z, midi, n_iter=5)[:, SKIP:]
+
+# %% ../nbs/09_surrogates.ipynb #dcab441a
+def _bent(v, power) -> np.ndarray:
+    "Yeo and Johnson's rule: a power or logarithm of 1 + v, and its mirror image below 0."
+    return np.where(v >= 0, boxcox1p(v.clip(0), power), -boxcox1p((-v).clip(0), 2 - power))
+
+def _unbent(y, power) -> np.ndarray:
+    return np.where(y >= 0, inv_boxcox1p(y.clip(0), power), -inv_boxcox1p((-y).clip(0), 2 - power))
+
 class Spreads(BaseEstimator):
     "Units to spreads and back, and codes to widths of the prior and back, as learned from what was heard."
     def learn_spreads(self, heard: Heard) -> None:
@@ -137,17 +164,20 @@ class Spreads(BaseEstimator):
         if not names or len(heard.z) < 20:
             raise ValueError(f"heard must be 20 sounds that differ, got {len(heard.z)}, which differ in {names}")
         self.names, self.z_, self.length_, self.values_ = names, heard.z, heard.length, heard.values[:, spread]
-        self.scale_ = PowerTransformer().fit(self.values_)
+        self.power_ = PowerTransformer(standardize=False).fit(self.values_).lambdas_
+        bent = _bent(self.values_, self.power_)
+        self.mean_, self.spread_ = bent.mean(0), bent.std(0)
         self.steps_ = self.to_steps(self.values_)
         self.centre_, self.width_ = heard.z.double().mean(0).numpy(), heard.z.double().std(0).numpy()
 
     def to_steps(self, values) -> np.ndarray:  # (n, k)
         "Units to spreads."
-        return self.scale_.transform(values)
+        return (_bent(np.asarray(values, dtype=float), self.power_) - self.mean_) / self.spread_
 
     def to_units(self, steps) -> np.ndarray:  # (n, k)
         "Spreads to units; nothing is promised that no sample has."
-        return self.scale_.inverse_transform(np.clip(steps, self.steps_.min(0), self.steps_.max(0)))
+        steps = np.clip(steps, self.steps_.min(0), self.steps_.max(0))
+        return _unbent(self.mean_ + self.spread_ * steps, self.power_)
 
     def to_x(self, z) -> np.ndarray:  # (n, dim)
         "Codes to places in widths of the prior."
@@ -245,6 +275,21 @@ class Surrogate(Spreads):
         "What the sounds of codes will be like, in the descriptors' units. Errors as `steps`."
         return self.to_units(self.steps(z))
 
+# %% ../nbs/09_surrogates.ipynb #13712ce5
+def _heard_plucks(seed, progress=None) -> dict[str, torch.Tensor]:
+    known = {name: DESCRIPTORS[name] for name in PLUCKED}
+    heard = listen(plucked, latin_hypercube(500, 4, seed=seed), known, progress=progress)
+    return {"z": heard.z, "values": torch.from_numpy(heard.values), "length": torch.tensor(heard.length)}
+
+def load_surrogate(seed: int = 0,  # of the codes and of the network
+                   progress: bool | None = None,  # as for `listen`
+                  ) -> Surrogate:
+    "The chapter's surrogate of the sampler, from 500 sounds that are kept in the cache."
+    kept = load_or_train("plucks-heard", dict(seed=seed), _heard_plucks, progress=progress)
+    known = {name: DESCRIPTORS[name] for name in PLUCKED}
+    surrogate = Surrogate(plucked, partial(latin_hypercube, dim=4), known)
+    return surrogate.learn(Heard(kept["z"], kept["values"].numpy(), PLUCKED, {}, int(kept["length"])), seed)
+
 # %% ../nbs/09_surrogates.ipynb #2b27b921
 @dataclass(frozen=True)
 class Scores:
@@ -306,6 +351,50 @@ def heatmap(surrogate: Surrogate,          # that was fitted
     fig.supxlabel(f"z{a + 1}", fontsize=9)
     fig.supylabel(f"z{b + 1}", fontsize=9)
     return fig
+
+# %% ../nbs/09_surrogates.ipynb #0261b983
+def _sounds_at(sampler, midi, points, z, names) -> list[tuple]:
+    "Sounds of codes, made before, for places of a pad: numbers, player, words."
+    rate, faces = sampler.logmel.sample_rate, []
+    for point, sound in zip(points.tolist(), many_notes(sampler, z, midi)):
+        words = ", ".join(f"{name} {v:+.1f}" for name, v in zip(names, point[-len(names):]))
+        faces.append((point, sound_html(clip(sound), rate, words, small=True), words))
+    return faces
+
+class OnPlane(nn.Module):
+    "A sampler as a plane calls it: two numbers of a code, (1, 2), the others 0, to the picture of one note."
+    def __init__(self, sampler: Sampler, axes: Sequence[int], midi: int):
+        super().__init__()
+        self.decoder = sampler.decoder
+        self.register_buffer("told", sampler.tell(torch.tensor([midi])).float())
+        self.register_buffer("mean", sampler.mean)
+        self.register_buffer("ways", torch.eye(sampler.dim)[[*axes]])
+
+    def forward(self, values): return self.decoder(values @ self.ways, self.told) + self.mean
+
+# %% ../nbs/09_surrogates.ipynb #a2fefdb8
+def heat_pad(surrogate: Surrogate,  # that was fitted, of this sampler
+             sampler: Sampler,
+             names: Sequence[str] | None = None,  # descriptors to show, one at a time; None: all
+             axes: tuple[int, int] = (0, 1),      # which numbers of a code, across and up
+             midi: int = 60,        # the note that the surrogate has heard
+             cells: int = 31,       # along each side
+            ) -> LatentPad:
+    """What a surrogate says of a plane of the latent space, as colours; a touch plays the sampler there.
+    NotFittedError; ValueError on unknown names or axes, and as `to_web`."""
+    check_is_fitted(surrogate, "net_")
+    names = [one_of("names", name, surrogate.names) for name in (surrogate.names if names is None else names)]
+    plane = OnPlane(sampler, [whole("axes", axis, 0, sampler.dim - 1) for axis in axes], midi)
+    rate, samples, limit = sampler.logmel.sample_rate, sampler.config["samples"], 2.5
+    at = torch.linspace(-limit, limit, 2 * whole("cells", cells, 2) + 1)[1::2]  # the middles of the cells
+    values = surrogate.predict(torch.cartesian_prod(at, at).flip(1) @ plane.ways).reshape(cells, cells, -1)
+    backdrop = {name.replace("_", " "): (values[..., surrogate.names.index(name)], UNITS.get(name, ""))
+                for name in names}
+    tried = limit * (2 * torch.rand(100, 2, generator=torch.Generator().manual_seed(0)) - 1)
+    model = to_web(plane, tried, tolerance=2e-3, logmel=sampler.logmel, samples=samples, skip=SKIP)
+    points, labels = 1.5 * torch.tensor([[0., 0], [1, 0], [-1, 0], [0, 1], [0, -1]]), [f"z{axis + 1}" for axis in axes]
+    return LatentPad(model, rate, 2, names=labels, limit=limit, backdrop=backdrop, label="A plane of a sampler's codes",
+                     faces=_sounds_at(sampler, midi, points, points @ plane.ways, labels))
 
 # %% ../nbs/09_surrogates.ipynb #908b8bd2
 class _One(RegressorMixin, BaseEstimator):
@@ -442,6 +531,25 @@ def _answer(surrogate, z, asked, promised, stacklevel=3) -> Found:
         warnings.warn(f"out of reach together, {worst} the most: the nearest is returned", stacklevel=stacklevel)
     return found
 
+# %% ../nbs/09_surrogates.ipynb #10185496
+def _search(surrogate, aim, near=None) -> tuple[np.ndarray, np.ndarray]:  # (k,) in spreads → (1, dim), (1, k)
+    "The best place, from the nearest sounds that were heard, each corrected by what it is like, and from `near`."
+    net, weights, goal = surrogate.net_, np.isfinite(aim).astype(float), np.nan_to_num(aim)
+    first = ((weights * (surrogate.steps_ - goal)) ** 2).sum(1).argsort()[:ANCHORS]
+    x0 = surrogate.to_x(surrogate.z_[torch.from_numpy(first)])
+    off = surrogate.steps_[first] - net(x0)  # what the network does not know about these sounds
+    if near is not None: x0, off = np.concatenate([near, x0]), np.concatenate([np.zeros((1, len(aim))), off])
+    x, cost = _downhill(net, x0, goal - off, weights)
+    if near is not None: cost = cost + PULL * (((x - near) ** 2).sum(1) - ((x - x0) ** 2).sum(1))  # from there
+    best = cost.argmin(keepdims=True)
+    return x[best], net(x[best]) + off[best]
+
+def _again(surrogate, aim, x, heard) -> np.ndarray:
+    "Another place, from one that was decoded and heard, in spreads: (1, dim)."
+    weights = np.isfinite(aim).astype(float)
+    off = heard - surrogate.net_(x)
+    return _downhill(surrogate.net_, x, np.nan_to_num(aim) - off, weights, reach=.5)[0]
+
 def navigate(surrogate: Surrogate,      # that was fitted
              z: torch.Tensor,           # where to start, (dim,) or (n, dim)
              changes: Mapping[str, float],  # descriptor → by how many spreads
@@ -452,28 +560,9 @@ def navigate(surrogate: Surrogate,      # that was fitted
     held = [one_of("hold", name, surrogate.names) for name in (surrogate.names if hold is None else hold)]
     by = np.where(np.isnan(by) & np.isin(surrogate.names, held), 0, by)
     z = torch.atleast_2d(torch.as_tensor(z))
-    now = surrogate.steps(z)
-    aim, weights = now + np.nan_to_num(by), np.isfinite(by).astype(float)
-    x, _ = _downhill(surrogate.net_, surrogate.to_x(z), aim, weights)
-    asked = np.where(np.isnan(by), np.nan, surrogate.to_units(aim))
-    return _answer(surrogate, surrogate.to_z(x), asked, surrogate.net_(x))
-
-# %% ../nbs/09_surrogates.ipynb #09030c99
-def _search(surrogate, aim) -> tuple[np.ndarray, np.ndarray]:  # (k,) in spreads → (1, dim), (1, k)
-    "From the nearest sounds that were heard, each corrected by what it really sounds like, to the best place."
-    weights, goal = np.isfinite(aim).astype(float), np.nan_to_num(aim)
-    first = ((weights * (surrogate.steps_ - goal)) ** 2).sum(1).argsort()[:ANCHORS]
-    x0 = surrogate.to_x(surrogate.z_[torch.from_numpy(first)])
-    off = surrogate.steps_[first] - surrogate.net_(x0)  # what the network does not know about these sounds
-    x, cost = _downhill(surrogate.net_, x0, goal - off, weights)
-    best = cost.argmin(keepdims=True)
-    return x[best], surrogate.net_(x[best]) + off[best]
-
-def _again(surrogate, aim, x, heard) -> np.ndarray:
-    "Another place, from one that was decoded and heard, in spreads: (1, dim)."
-    weights = np.isfinite(aim).astype(float)
-    off = heard - surrogate.net_(x)
-    return _downhill(surrogate.net_, x, np.nan_to_num(aim) - off, weights, reach=.5)[0]
+    aim = surrogate.steps(z) + by
+    x, promised = zip(*(_search(surrogate, row, near[None]) for row, near in zip(aim, surrogate.to_x(z))))
+    return _answer(surrogate, surrogate.to_z(np.concatenate(x)), surrogate.to_units(aim), np.concatenate(promised))
 
 def invert(surrogate: Surrogate,        # that was fitted
            target: Mapping[str, float], # descriptor → value in its unit; others are free
@@ -749,6 +838,81 @@ def across_pitches(fitted: FittedKnob,
     "What the same requests sound like at each pitch."
     z = fitted.code(fitted.across(count))
     return np.stack([fitted.knob.hear(decode, z, sample_rate) for decode in decodes])
+
+# %% ../nbs/09_surrogates.ipynb #30173ffa
+class Requests(nn.Module):
+    "A small network that asks a generator for sounds: descriptors in spreads, (n, k), to codes, (n, dim)."
+    def __init__(self, names: Sequence[str],  # of the descriptors, in the order of the columns
+                 centre, width):              # of the prior, (dim,) each
+        super().__init__()
+        self.names = [*names]
+        self.net = nn.Sequential(nn.Linear(len(names), 64), nn.Tanh(), nn.Linear(64, 64), nn.Tanh(),
+                                 nn.Linear(64, len(centre)))
+        self.register_buffer("centre", torch.as_tensor(centre).float())
+        self.register_buffer("width", torch.as_tensor(width).float())
+
+    def forward(self, steps): return self.net(steps) * self.width + self.centre
+
+def _said(net: _Net, x: torch.Tensor) -> torch.Tensor:  # (n, dim) → (n, k)
+    "What a surrogate's network says, by torch, so that another can learn through it."
+    for k, (weight, bias) in enumerate(zip(net.weights, net.biases)):
+        x = x @ torch.from_numpy(weight).to(x) + torch.from_numpy(bias).to(x)
+        if k < 2: x = x.tanh()
+    return x
+
+# %% ../nbs/09_surrogates.ipynb #a86b77d7
+def requests(surrogate: Surrogate,  # that was fitted
+             names: Sequence[str] | None = None,  # descriptors to ask for, the others are free; None: all
+             n: int = 2000,         # requests to learn from
+             seed: int = 0,         # of them and of the network
+            ) -> Requests:
+    """A network that asks for codes at once, taught by a surrogate (Jordan and Rumelhart 1992). NotFittedError;
+    ValueError on unknown names or fewer than 100 requests."""
+    check_is_fitted(surrogate, "net_")
+    names = [one_of("names", name, surrogate.names) for name in (surrogate.names if names is None else names)]
+    columns, rng = [surrogate.names.index(name) for name in names], np.random.default_rng(whole("seed", seed, 0))
+    own = surrogate.steps_[rng.integers(len(surrogate.steps_), size=whole("n", n, 100) // 2)][:, columns]
+    steps = np.concatenate([own, rng.uniform(-2, 2, (n - len(own), len(columns)))])
+
+    def loss(asks, steps):
+        x = asks.net(steps)
+        error = _said(surrogate.net_, x)[:, columns] - steps
+        return error.square().sum(1).mean() + NEAR * x.square().sum(1).mean()
+    asks = fresh(seed, Requests, names, surrogate.centre_, surrogate.width_)
+    fit(asks, loss, torch.from_numpy(steps).float(), epochs=200, batch_size=250, lr=.01, seed=seed, progress=False)
+    return asks.cpu()
+
+# %% ../nbs/09_surrogates.ipynb #86721464
+class ByRequest(nn.Module):
+    "A sampler as a page with knobs calls it: a row (1, 1 + k) of a note number and spreads, to a picture."
+    def __init__(self, asks: Requests, sampler: Sampler):
+        super().__init__()
+        self.asks, self.plays = asks, ByNumbers(sampler)
+
+    def forward(self, values): return self.plays(torch.cat([values[:, :1], self.asks(values[:, 1:])], 1))
+
+def knob_pad(asks: Requests,    # of a surrogate of this sampler
+             sampler: Sampler,
+             midi: int = 60,    # the note that the surrogate has heard
+            ) -> LatentPad:
+    "Descriptors to play, two on each pad, in spreads from −2 to 2, decoded in the page. ValueError as `to_web`."
+    k, (low, high) = len(asks.names), (sampler.config[end] for end in ("low", "high"))
+    draw = torch.Generator().manual_seed(0)
+    notes = torch.randint(low, high + 1, (100, 1), generator=draw)
+    tried = torch.cat([notes, 4 * torch.rand(100, k, generator=draw) - 2], 1)
+    model = to_web(ByRequest(asks, sampler), tried, tolerance=2e-3, logmel=sampler.logmel,
+                   samples=sampler.config["samples"], skip=SKIP)
+    steps = 1.5 * torch.cat([torch.zeros(1, k), torch.eye(k)[:2], -torch.eye(k)[:2]])
+    points = torch.cat([torch.full((len(steps), 1), float(midi)), steps], 1)
+    with torch.no_grad(): faces = _sounds_at(sampler, midi, points, asks(steps), asks.names)
+    names, start = [name.replace("_", " ") for name in asks.names], [midi, *[0.] * k]
+    return LatentPad(model, sampler.logmel.sample_rate, k, range(low, high + 1), names=names, limit=2., start=start,
+                     label="A sampler played by descriptors, in spreads", faces=faces)
+
+# %% ../nbs/09_surrogates.ipynb #01644647
+def sampler_knobs() -> LatentPad:
+    "Chapter 3's sampler, played by four descriptors instead of its code."
+    return knob_pad(requests(load_surrogate(), PLUCKED[:4]), _instrument())
 
 # %% ../nbs/09_surrogates.ipynb #d9d65892
 #: what a sound must have for a descriptor to mean anything
