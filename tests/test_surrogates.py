@@ -30,6 +30,13 @@ def pair(decibels, share):
 
 def tones(z): return pair(-30 + 4 * z[:, 0], torch.sigmoid(z[:, 1]))     # the third number does nothing
 
+def turned(dim):
+    "A generator of that size: level and share along two directions that no axis shows."
+    ways = np.linalg.qr(np.random.default_rng(dim).standard_normal((dim, 2)))[0] if dim > 1 else np.array([[.1, 1.]])
+    return lambda z: tones(z @ torch.from_numpy(ways).float())
+
+def prior_of(dim): return functools.partial(latin_hypercube, dim=dim)
+
 def truth(z):
     "Level and centre of what `tones` makes."
     z = np.asarray(z, dtype=float)
@@ -298,6 +305,13 @@ def test_a_linear_mapping_reads_what_the_formula_says(surrogate):
     found = mapping(surrogate)
     assert np.allclose(found.weights, [[1, 0, 0], [0, 1, 0]], atol=.06) and (found.r2 > .95).all() and np.abs(found.bias).max() < .05
 
+@pytest.mark.parametrize("dim, n", [(1, 40), (40, 20)])
+def test_generators_of_one_number_and_of_more_numbers_than_sounds(dim, n):
+    known = learn(turned(dim), prior_of(dim), n=n)
+    assert mapping(known).weights.shape == (2, dim) and score(known, 20).r2.shape == (2,) and dependence(known, "level")[1].shape == (dim, 33)
+    for found in (navigate(known, torch.zeros(dim), {"centre": .1}, hold=[]), invert(known, {"centre": 1500.}, 1), follow(known, {"centre": [1500, 1600]})):
+        assert found.z.shape[1] == dim and found.z.isfinite().all() and np.isfinite(found.hear().heard).all()
+
 def test_results_are_columns_of_one_length(surrogate):
     for result in (score(surrogate, 40), mapping(surrogate), navigate(surrogate, Z[:4], {"level": .1}), invert(surrogate, {"level": -30}).hear()):
         columns = result.to_dict()
@@ -448,13 +462,6 @@ def test_a_knob_goes_over_the_middle_of_what_was_heard(surrogate):
 
 KNOB = Knob("brightness", "Hz", tuple(np.geomspace(400, 2800, 9)))
 MINE = Knob("centre", "Hz", KNOB.scale)
-
-def turned(dim):
-    "A generator of that size: level and share along two directions that no axis shows."
-    ways = np.linalg.qr(np.random.default_rng(dim).standard_normal((dim, 2)))[0] if dim > 1 else np.array([[0., 1.]])
-    return lambda z: tones(z @ torch.from_numpy(ways).float())
-
-def prior_of(dim): return functools.partial(latin_hypercube, dim=dim)
 
 @pytest.mark.parametrize("dim", [1, 2, 5, 6, 7, 12, 13, 40])
 def test_sixteen_sounds_are_enough_for_any_size(dim):
@@ -739,3 +746,28 @@ def test_values_that_lie_close_together_keep_their_units(about, spread):
         values = about + spread * np.random.default_rng(seed).standard_normal(200)
         spreads = spreads_of(values)
         assert np.abs(spreads.to_units(spreads.steps_)[:, 0] - values).max() < 1e-5 * spread
+
+@awaits("F16")
+def test_a_module_is_the_knob_of_a_generator_that_saturates():
+    steps, values = np.linspace(-2, 2, 7), np.array([500, 500.01, 500.02, 1500, 2800, 2800.001, 2800.002])
+    fitted = FittedKnob(MINE, np.array([.3, -1, 2]), np.array([1., -2, .5]), steps, values)
+    asked = torch.tensor([500.5, 700, 1000, 1500, 2000, 2799.5])
+    assert torch.allclose(fitted.module()(asked[:, None]), fitted.code(asked), atol=1e-4)
+    with pytest.warns(UserWarning, match="reaches"): ends = fitted.code([100, 4000])
+    assert torch.allclose(fitted.module()(torch.tensor([[100.], [4000]])), ends, atol=1e-5)
+
+@awaits("F17")
+@pytest.mark.parametrize("ask", [score, importance])
+def test_nothing_is_scored_by_silence(ask):
+    mute = learn()
+    mute.decode = lambda z: 0 * tones(z)
+    with pytest.raises(ValueError, match="^decode must give 20 sounds to score by or more, got 0 of 40"): ask(mute, 40)
+
+@awaits("F18")
+def test_a_mapping_of_one_descriptor_has_one_row(surrogate):
+    found = mapping(surrogate.only(["level"]))
+    assert found.weights.shape == (1, 3) and found.bias.shape == found.r2.shape == (1,) and all(np.shape(column) == (1,) for column in found.to_dict().values())
+
+@awaits("F19")
+def test_a_network_that_is_asked_for_nothing_is_refused(surrogate):
+    with pytest.raises(ValueError, match="^names must be"): S.requests(surrogate, [])
