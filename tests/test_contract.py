@@ -16,8 +16,10 @@ from oplas.divergences import mmd_test
 from oplas.latents import interpolate, sample, traverse
 from oplas.metrics import permutation_null, scc
 from oplas.music import HOLD
+from oplas.probing import latin_hypercube
 from oplas.rotations import stargate
 from oplas.strings import plucks
+from oplas.surrogates import Surrogate, invert, load_surrogate, make_knob, mapping, score, transfer
 from oplas.training import fit
 from oplas.tunes import Melodies
 
@@ -236,6 +238,27 @@ def result(request):
 
 
 def test_plot_returns_the_figure(result): assert isinstance(result.plot(), Figure)
+
+
+def whistles(z): return .1 * torch.sin(2 * np.pi * 400 * 2 ** z[:, :1] * torch.arange(2205) / 22_050)
+
+
+@pytest.fixture(scope="module", params=["scores", "mapping", "found", "transfer"])
+def table(request):
+    "Results of chapter 9, which are tables and have no figure."
+    prior = partial(latin_hypercube, dim=2)
+    surrogate = Surrogate(whistles, prior, {"loud": lambda x, rate: x.square().mean(1), "high": lambda x, rate: x.diff().square().mean(1)}).fit(40, progress=False)
+    return {"scores": lambda: score(surrogate, 20), "mapping": lambda: mapping(surrogate), "found": lambda: invert(surrogate, {"high": .0005}).hear(),
+            "transfer": lambda: transfer(make_knob(surrogate, "high"), {"same": (whistles, prior)}, descriptor=surrogate.descriptors["high"])}[request.param]()
+
+
+def test_a_table_has_a_row_for_each(table): test_to_dict_gives_flat_columns(table)
+
+
+def test_a_surrogate_comes_from_the_cache_as_a_model_does():
+    given = inspect.signature(load_surrogate)
+    assert [*given.parameters] == ["seed", "progress"] and given.return_annotation == "Surrogate"
+    assert given.parameters["seed"].default == 0 and given.parameters["progress"].default is None and given.parameters["progress"].annotation == "bool | None"
 
 
 def test_to_dict_gives_flat_columns(result):
