@@ -318,7 +318,8 @@ class Scores:
         ax.plot(self.linear, rows, "x", label="straight line")
         ax.plot(self.r2, rows, "o", label="surrogate")
         ax.plot(self.ceiling, rows, "|", ms=12, label="ceiling")
-        ax.set(yticks=rows, yticklabels=[name.replace("_", " ") for name in self.names], xlabel="R² of new sounds")
+        ax.set(yticks=rows, yticklabels=[name.replace("_", " ") for name in self.names], xlabel="R² of new sounds",
+               ylabel="descriptor")
         ax.legend()
         return fig
 
@@ -539,7 +540,7 @@ class Found:
             ax.plot(self.asked[:, k], label="asked")
             ax.plot(self.promised[:, k], "--", label="promised")
             if self.heard is not None: ax.plot(self.heard[:, k], "o", ms=4, label="heard")
-            ax.set(title=name.replace("_", " ").capitalize(), xlabel="code", ylabel=UNITS.get(name, ""))
+            ax.set(title=name.replace("_", " ").capitalize(), xlabel="code", ylabel=UNITS.get(name) or "no unit")
         axes[0, 0].legend()
         return fig
 
