@@ -363,7 +363,7 @@ def heatmap(surrogate: Surrogate,          # that was fitted
     fig, axes = plt.subplots(-(-len(names) // columns), columns, figsize=(6.4, 2 * -(-len(names) // columns)),
                              sharex=True, sharey=True, squeeze=False, layout="constrained")
     for ax, name in zip(axes.flat, names):
-        drawn = ax.contourf(grid, grid, values[..., surrogate.names.index(name)], 12)
+        drawn = ax.imshow(values[..., surrogate.names.index(name)], origin="lower", extent=[*grid[[0, -1]]] * 2)
         fig.colorbar(drawn, ax=ax).ax.tick_params(labelsize=7)
         ax.set_title(f"{name.replace('_', ' ')} ({UNITS.get(name, '')})".replace(" ()", ""), fontsize=8)
     for ax in axes.flat[len(names):]: ax.axis("off")
