@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from scipy.signal import bilinear, lfilter
 from .audio import read_audio
-from .checks import number, one_of, positive, shaped, whole
+from .checks import finite, number, one_of, positive, shaped, whole
 from .pictures import deal
 
 # %% auto #0
@@ -323,10 +323,16 @@ def _held(x, rate_of_x, rate):
     k = np.arange(x.shape[1])
     return x[:, k - k % int(rate_of_x / rate)]
 
-def _echo(x, rate, ms, b, back):
-    "A sound and itself, ms later: b[0] x + b[1] x later, with `back` of the output fed in again."
+def _later(x, rate, ms):
+    "The sounds, ms later."
     n = int(ms * rate / 1000)
-    return lfilter(np.r_[b[0], np.zeros(n - 1), b[1]], np.r_[1, np.zeros(n - 1), -back], x)
+    return np.pad(x, ((0, 0), (n, 0)))[:, :x.shape[1]]
+
+def _ringing(x, rate, ms, back, level):
+    "To each stretch as long as the delay, a share of what the stretch before it has become."
+    n, y = int(ms * rate / 1000), (1 - back) * level * x
+    for k in range(n, x.shape[1], n): y[:, k:k + n] += back * y[:, k - n:k][:, :x.shape[1] - k]
+    return y
 
 def _turn(x, rate, hz):
     "The phase of an oscillator, (samples,), in radians."
@@ -349,8 +355,8 @@ _SCIPY = {
     "rectifier": _rectified,
     "bits": lambda x, sr, bits: np.rint(x * 2 ** (bits - 1)) / 2 ** (bits - 1),
     "rate": _held,
-    "comb": lambda x, sr, ms: _echo(x, sr, ms, (.5, .5), 0),
-    "resonator": lambda x, sr, ms, back, level: level * (1 - back) * _echo(x, sr, ms, (1, 0), back),
+    "comb": lambda x, sr, ms: .5 * (x + _later(x, sr, ms)),
+    "resonator": _ringing,
     "tremolo": lambda x, sr, rate, depth: x * (1 - depth * (.5 - .5 * np.cos(_turn(x, sr, rate)))),
     "ring": lambda x, sr, rate: x * np.sin(_turn(x, sr, rate))}
 
@@ -382,7 +388,7 @@ class Effect:
         if amount.ndim and amount.shape != x.shape[:-1] or not ((amount >= 0) & (amount <= 1)).all():
             raise ValueError(f"amount must lie in 0 … 1, one number or one for each sound, got {amount}")
         whole("sample_rate", sample_rate, 1000, 400_000)
-        rows = x.detach().float()
+        rows = finite("audio", x.detach().cpu()).float()
         wet = torch.from_numpy(_wet(self, np.atleast_2d(rows.numpy()), sample_rate, form)).reshape(x.shape)
         return rows.lerp(wet, amount[..., None])
 
@@ -457,6 +463,7 @@ class EffectStream(torch.utils.data.Dataset):
             raise ValueError(f"hits and effects must not be empty, got {len(hits)} and {len(effects)}")
         self.hits, self.seed, self.passes = hits, whole("seed", seed, 0), whole("passes", passes, 1)
         self.amounts, self.labels = _ranges(amounts), tuple(labels or effects)
+        if new := effects.keys() - set(self.labels): raise ValueError(f"labels must name every effect, missing {min(new)!r}")
         self.effects, self.left_out = screened(effects, hits)
         if self.left_out:
             told = "; ".join(f"{name}: {why}" for name, why in self.left_out.items())

@@ -140,6 +140,9 @@ def test_a_program_forgets_the_last_sound(faust):
 def test_an_effect_refuses_what_is_no_sound(audio):
     with pytest.raises(ValueError, match="audio must be float"): EFFECTS["bits 3"](audio)
 
+def test_an_effect_refuses_nan():
+    with pytest.raises(ValueError, match="audio holds NaN"): EFFECTS["bits 3"](torch.tensor([0, float("nan")]))
+
 @pytest.mark.parametrize("amount", [-.1, 1.1, float("nan"), torch.ones(3)])
 def test_an_effect_refuses_an_amount(amount):
     with pytest.raises(ValueError, match="amount must lie"): EFFECTS["bits 3"](FEW.audio, amount)
@@ -219,7 +222,7 @@ def test_what_is_held_out_is_new():
 def test_held_out_refuses(bad):
     with pytest.raises(ValueError): held_out(EffectStream(FEW), **bad)
 
-@pytest.mark.parametrize("bad", [dict(amounts=((.4, .2),)), dict(amounts=((0, 2),)), dict(passes=0), dict(seed=-1), dict(effects={})])
+@pytest.mark.parametrize("bad", [dict(amounts=((.4, .2),)), dict(amounts=((0, 2),)), dict(passes=0), dict(seed=-1), dict(effects={}), dict(labels=("bits 3",))])
 def test_a_stream_refuses(bad):
     with pytest.raises(ValueError, match=next(iter(bad))): EffectStream(FEW, **bad)
     with pytest.raises(ValueError, match="empty"): EffectStream(FEW[:0])
