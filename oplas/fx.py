@@ -196,7 +196,7 @@ def _spectrograms(sounds, sample_rate, columns=3):
     shape = dict(figsize=(6.4, 1.6 * rows + .6), sharex=True, sharey=True, squeeze=False, layout="constrained")
     fig, axes = plt.subplots(rows, columns, **shape)
     for ax, (title, x) in zip(axes.flat, sounds.items()):
-        bins = torch.stft(x, 512, 128, window=torch.hann_window(512), return_complex=True)
+        bins = torch.stft(x, 512, 256, window=torch.hann_window(512), return_complex=True)
         level = 20 * (bins.abs() / 128).clamp(1e-4).log10().numpy()
         extent = 0, len(x) / sample_rate, 0, sample_rate / 2000
         ax.imshow(level, origin="lower", aspect="auto", extent=extent, vmin=-80, vmax=-10)
@@ -465,7 +465,8 @@ class EffectStream(torch.utils.data.Dataset):
             raise ValueError(f"hits and effects must not be empty, got {len(hits)} and {len(effects)}")
         self.hits, self.seed, self.passes = hits, whole("seed", seed, 0), whole("passes", passes, 1)
         self.amounts, self.labels = _ranges(amounts), tuple(labels or effects)
-        if new := effects.keys() - set(self.labels): raise ValueError(f"labels must name every effect, missing {min(new)!r}")
+        if lost := effects.keys() - set(self.labels):
+            raise ValueError(f"labels must name every effect, missing {min(lost)!r}")
         self.effects, self.left_out = screened(effects, hits)
         if self.left_out:
             told = "; ".join(f"{name}: {why}" for name, why in self.left_out.items())
