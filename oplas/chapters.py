@@ -72,8 +72,8 @@ CHAPTERS = (
          ("linear algebra", "some PyTorch"), ("01_divergences",), _HAWLEY, _SOUND),
     Page("08b_rings", "Operate", "Music on rings", "go round keys and sounds, and play a tune on a ring",
          ("08_rotations",), ("03_sampler",), _HAWLEY, _SOUND, exports=False),
-    _to_come("09_surrogates", "Steer", "Semantic surrogates", "ask for “brighter”",
-            ("02_autoencoders",), ("03_sampler", "06_probing"), ("surrogates",)),
+    Page("09_surrogates", "Steer", "Semantic surrogates", "ask for “brighter”, and carry the knob to another model",
+         ("03_sampler",), ("27b_descriptors", "06_probing"), ("surrogates",), _MUSIC),
     Page("10_realtime", "Steer", "Real time", "play it live, in a patch",
          ("03_sampler",), ("27_audio", "09_surrogates"), _UKULELE, "book,audio,realtime"))
 

@@ -14,7 +14,7 @@ from .machine import bar
 
 # %% auto #0
 __all__ = ['SHORTEST', 'LOWEST', 'HIGHEST', 'DESCRIPTORS', 'UNITS', 'loudness', 'pitch', 'harmonicity', 'brightness', 'warmth',
-           'sharpness', 'boominess', 'roughness', 'noisiness', 'attack_time', 'decay_time', 'describe', 'audiocommons']
+           'sharpness', 'boominess', 'noisiness', 'roughness', 'attack_time', 'decay_time', 'describe', 'audiocommons']
 
 # %% ../nbs/27b_descriptors.ipynb #3daa7762
 SHORTEST = .05  #: seconds, the shortest sound that is described
@@ -192,19 +192,29 @@ def _bark(hz):
     "Critical-band rate of a frequency (Zwicker and Terhardt 1980)."
     return 13 * np.arctan(.00076 * hz) + 3.5 * np.arctan((hz / 7500) ** 2)
 
+def _hertz(z):
+    "The frequency of a critical-band rate."
+    every = np.arange(25_000.)
+    return np.interp(z, _bark(every), every)
+
+def _upwards(hz):
+    "By how many dB a sound of 60 dB falls in each Bark above it (Terhardt 1979); below it, by 27."
+    return 24 + 230 / hz - .2 * 60
+
+def _quiet(hz):
+    "The threshold of hearing as power (Terhardt 1979)."
+    khz = hz / 1000
+    return 10 ** ((3.64 * khz ** -.8 - 6.5 * np.exp(-.6 * (khz - 3.3) ** 2) + .001 * khz ** 4) / 10)
+
 @functools.lru_cache(8)
 def _ear(sample_rate, n_fft):
     "From bins to bands of a quarter Bark, spread: (bins, bands); threshold in quiet as power; Bark; Hz."
     z = np.arange(.125, 24, .25)
-    every = np.arange(25_000.)
-    hz = np.interp(z, _bark(every), every)
+    hz = _hertz(z)
     inside = abs(_bark(np.arange(n_fft // 2 + 1) * sample_rate / n_fft)[:, None] - z) <= .125
-    upwards = 24 + 230 / hz - .2 * 60  # dB per Bark, of a sound of 60 dB (Terhardt 1979)
-    slope = np.where(z > z[:, None], upwards[:, None], 27)
+    slope = np.where(z > z[:, None], _upwards(hz)[:, None], 27)
     spread = 10 ** (-slope * abs(z - z[:, None]) / 10)
-    khz = hz / 1000
-    quiet = 3.64 * khz ** -.8 - 6.5 * np.exp(-.6 * (khz - 3.3) ** 2) + .001 * khz ** 4
-    return [torch.from_numpy(v).float() for v in (inside @ spread, 10 ** (quiet / 10), z, hz)]
+    return [torch.from_numpy(v).float() for v in (inside @ spread, _quiet(hz), z, hz)]
 
 def _loudness_density(mean, sample_rate, n_fft):
     "Loudness in each quarter Bark (n, 96), without a unit, of a power spectrum heard at 60 dB."
@@ -225,29 +235,6 @@ def boominess(heard):
     low = _ear(heard.rate, heard.n_fft)[3] < 280
     return _ratio(heard.density[:, low].sum(1), heard.density.sum(1))
 
-# %% ../nbs/27b_descriptors.ipynb #0012d5e4
-_PARTIALS = 24  # peaks of a frame
-
-def _partials(heard):
-    "Amplitudes and frequencies of the strongest peaks, (n, frames, peaks), amplitude 0 where there are fewer."
-    sides = heard.power[..., :-2], heard.power[..., 1:-1], heard.power[..., 2:]
-    is_peak = (sides[1] >= sides[0]) & (sides[1] > sides[2])
-    strongest, k = torch.where(is_peak, sides[1], 0).topk(_PARTIALS)
-    a, b, c = (side.gather(-1, k).clamp(min=1e-30).log() for side in sides)
-    shift = (.5 * (a - c) / (a - 2 * b + c).clamp(max=-1e-9)).clamp(-.5, .5)  # to the top of a parabola
-    power = torch.where(strongest > 1e-4 * strongest[..., :1], (b - .25 * (a - c) * shift).exp(), 0)
-    return (3 * power).sqrt(), (k + 1 + shift) * heard.rate / heard.n_fft  # a Hann window shows a third of a²
-
-@_descriptor
-def roughness(heard):
-    "Sum over all pairs of partials that beat, 0 … about 5, no unit (Vassilakis 2001). ValueError on bad sound."
-    size, hz = _partials(heard)
-    one, two = torch.triu_indices(_PARTIALS, _PARTIALS, 1)
-    a, b, f, g = size[..., one], size[..., two], hz[..., one], hz[..., two]  # a is the stronger one
-    apart = (f - g).abs() * .24 / (.0207 * torch.minimum(f, g) + 18.96)
-    beat = torch.exp(-3.5 * apart) - torch.exp(-5.75 * apart)
-    return heard.average((.5 * (a * b) ** .1 * _ratio(2 * b, a + b) ** 3.11 * beat).sum(-1))
-
 # %% ../nbs/27b_descriptors.ipynb #b71ea9a4
 @_descriptor
 def noisiness(heard):
@@ -257,6 +244,62 @@ def noisiness(heard):
     geometric = (heard.power.clamp(min=1e-30).log() @ weights).exp()
     flatness = _ratio((geometric * count).sum((1, 2)), (arithmetic * count).sum((1, 2)))
     return (flatness * math.exp(np.euler_gamma)).clamp(max=1)
+
+# %% ../nbs/27b_descriptors.ipynb #39711c20
+@functools.lru_cache(8)
+def _channels(sample_rate, size):
+    "Channels, one each half Bark: (first bin, gains of its bins, threshold, weights of rates); their weights."
+    z = np.arange(.5, 24, .5)
+    z = z[z < _bark(sample_rate / 2)]
+    hz = (np.arange(size // 2 + 1) * sample_rate / size).clip(20)
+    bark, swings = _bark(hz), np.arange(3, int(600 * size / sample_rate)) * sample_rate / size
+    outer = np.interp(bark, [0, 10, 16.5, 19, 22, 24], [0, 0, 7, 0, -5, -40])  # dB on the way to the inner ear
+    best = np.interp(z, [1, 2.5, 8, 21], [32, 56, 79, 70])  # swings a second that are roughest
+    each = []
+    for middle, fastest, threshold in zip(z, best, _quiet(_hertz(z))):
+        off = middle - bark
+        k = np.flatnonzero((off > -2) & (off < 4))
+        fall = np.where(off > 0, _upwards(hz), 27) * (abs(off) - .5).clip(0)
+        gain = 10 ** ((outer - fall)[k] / 20)
+        weights = swings / fastest * np.exp(1 - swings / fastest)
+        each.append((k[0], torch.from_numpy(gain).float(), threshold, torch.from_numpy(weights).float()))
+    return each, torch.from_numpy(np.interp(z, [0, 9.5, 15, 20, 24], [.15, 1, .54, .3, .3])).float()
+
+def _long_frames(audio, sample_rate):
+    "Spectra of frames of .2 s (n, frames, bins) as of a sound heard at 60 dB, the frames' power, their size."
+    size = 2 * min(round(.1 * sample_rate), audio.shape[1] // 2)
+    count = -(-audio.shape[1] // size)
+    frames = audio.unfold(1, size, max(1, (audio.shape[1] - size) // max(1, count - 1)))
+    power, window = frames.square().mean(2), torch.blackman_window(size)
+    level = _ratio(power.square().sum(1), power.sum(1)).clamp(min=1e-20)[:, None, None]
+    return torch.fft.rfft(frames * window) * (2 / window.sum()) * (10 ** 6 / 2 / level).sqrt(), power, size
+
+def _swings(spectra, channels):
+    "What each channel's envelope has of each rate of swing, weighted: (n, frames, channels, rates), and its mean."
+    from scipy.fft import next_fast_len
+    found, means = [], []
+    for first, gain, threshold, weights in channels:
+        heard = spectra[..., first:first + len(gain)] * gain
+        heard = torch.where(heard.real.square() + heard.imag.square() > threshold, heard, 0)
+        envelope = torch.fft.ifft(heard, next_fast_len(max(len(gain), 2 * len(weights) + 6))).abs()
+        swings = torch.fft.rfft(envelope)
+        means.append(swings[..., 0].real)
+        found.append(swings[..., 3:3 + len(weights)] * weights)  # the first two are swings of the window
+    return torch.stack(found, 2), torch.stack(means, 2)
+
+@_descriptor
+def roughness(heard):
+    "Roughness in asper at 60 dB, 0 … 6.4, by swings in bands (Daniel and Weber 1997). ValueError on bad sound."
+    spectra, power, size = _long_frames(heard.audio, heard.rate)
+    channels, weights = _channels(heard.rate, size)
+    swings, means = _swings(spectra, channels)
+    squares = swings.abs().square().sum(3)
+    depth = _ratio((2 * squares).sqrt(), means).clamp(max=1)
+    together = (swings[:, :, :-2] * swings[:, :, 2:].conj()).real.sum(3)  # channels one Bark apart
+    together = F.pad(_ratio(together, (squares[:, :, :-2] * squares[:, :, 2:]).sqrt()), (2, 2), value=1.)
+    asper = .25 * (weights * (depth * together[..., :-2] * together[..., 2:]).square()).sum(2)
+    return _ratio((asper * power).sum(1), power.sum(1))
+
 
 # %% ../nbs/27b_descriptors.ipynb #cf1cd232
 def _envelope(audio, sample_rate):
@@ -298,7 +341,7 @@ _ALL = (loudness, pitch, brightness, warmth, sharpness, roughness, noisiness, ha
 #: the descriptors of this page: name → function of sounds (n, samples) and their rate, to (n,)
 DESCRIPTORS = {f.__name__: f for f in _ALL}
 #: name → unit; empty where there is none
-UNITS = dict(zip(DESCRIPTORS, ("LUFS", "MIDI", "Hz", "dB/octave", "acum", "", "", "", "s", "s", "")))
+UNITS = dict(zip(DESCRIPTORS, ("LUFS", "MIDI", "Hz", "dB/octave", "acum", "asper", "", "", "s", "s", "")))
 
 def _value(name, f, heard):
     "What a descriptor says of a batch, (n,). ValueError unless it is a finite number for each sound."

@@ -5,9 +5,9 @@
 # %% ../nbs/31c_pad.ipynb #fb0be42b
 from __future__ import annotations
 import hashlib, html, json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 import torch
-from .checks import finite, number, positive, whole
+from .checks import finite, number, positive, shaped, whole
 from .web import RUNTIME, WebModel, beside, script
 from .widgets import look, styles
 
@@ -32,6 +32,19 @@ def _options(dims, notes, sample_rate, label, names, limit, start, view) -> dict
     return {"label": label, "dims": dims, "names": names, "limit": limit, "start": start, "notes": notes,
             "sampleRate": rate, "view": view}
 
+def _faces(faces: Sequence, size: int) -> str:
+    "The ready-made sounds or pictures, as HTML. ValueError if one has not as many numbers as the pad."
+    out = ""
+    for values, media, words in faces:
+        values = [float(v) for v in values]
+        if len(values) != size: raise ValueError(f"faces must have {size} numbers each, got {values}")
+        if not ("<audio" in media or "<img" in media):
+            raise ValueError(f"faces must be <audio> or <img>, got {media!r:.50}")
+        caption = f"<figcaption>{html.escape(words)}</figcaption>"
+        out += f'<figure data-values="{json.dumps(values)}">{media}{caption}</figure>'
+    return f'<div class="oplas-faces">{out}</div>'
+
+# %% ../nbs/31c_pad.ipynb #8e12ab09
 def _marks(marks: Sequence, dims: int, limit: float) -> list:
     "The marks as the page takes them, places to a hundredth. ValueError that names the mark that does not fit."
     if dims < 2: raise ValueError(f"marks lie on a pad of two numbers, got dims={dims}")
@@ -46,20 +59,25 @@ def _marks(marks: Sequence, dims: int, limit: float) -> list:
         out[place] = [*place, number(f"marks[{k}], value,", value), words]
     return [*out.values()]
 
-def _faces(faces: Sequence, size: int) -> str:
-    "The ready-made sounds or pictures, as HTML. ValueError if one has not as many numbers as the pad."
-    out = ""
-    for values, media, words in faces:
-        values = [float(v) for v in values]
-        if len(values) != size: raise ValueError(f"faces must have {size} numbers each, got {values}")
-        if not ("<audio" in media or "<img" in media):
-            raise ValueError(f"faces must be <audio> or <img>, got {media!r:.50}")
-        caption = f"<figcaption>{html.escape(words)}</figcaption>"
-        out += f'<figure data-values="{json.dumps(values)}">{media}{caption}</figure>'
-    return f'<div class="oplas-faces">{out}</div>'
+def _backdrop(planes: Mapping, dims: int) -> dict:
+    "The planes as the page takes them, values to three digits. ValueError that names what does not fit."
+    if dims < 2: raise ValueError(f"backdrop lies on a pad of two numbers, got dims={dims}")
+    if not planes: raise ValueError("backdrop must hold at least one plane, got none")
+    out = {}
+    for name, (values, unit) in planes.items():
+        called = f"backdrop, {name},"
+        values = finite(called, shaped(called, torch.as_tensor(values), "rows ≥ 2", "columns ≥ 2")).tolist()
+        out[str(name)] = {"values": [[float(f"{v:.3g}") for v in row] for row in values], "unit": str(unit)}
+    return out
+
+def _first_pad(marks, backdrop, dims, limit) -> dict:
+    "What lies on the first pad, if anything does. ValueError as `_marks` and `_backdrop`, and on both."
+    if len(marks) and backdrop is not None: raise ValueError("marks and backdrop cannot both lie on the first pad")
+    if len(marks): return {"marks": _marks(marks, dims, limit)}
+    return {} if backdrop is None else {"backdrop": _backdrop(backdrop, dims)}
 
 # %% ../nbs/31c_pad.ipynb #2656b507
-_FACE = "player", "pad", "marks", "roll", "live", "pads"
+_FACE = "player", "pad", "marks", "heat", "roll", "live", "pads"
 
 def _page(options: dict, faces: str, model: WebModel | None) -> str:
     "The element of a pad, with all that it carries."
@@ -75,8 +93,7 @@ def _builder() -> str:
 
 # %% ../nbs/31c_pad.ipynb #d7be8798
 class LatentPad:
-    """An instrument over a latent space, on a page or in a notebook. ValueError on settings that do not fit, or
-    if `decode` gives other shapes for other codes, or NaN."""
+    "An instrument over a latent space. ValueError on settings that do not fit, NaN or shapes that vary with the code."
     def __init__(self, decode: WebModel | Callable,  # (1, k), the note first if there are any → sound or picture
                  sample_rate: int = 22_050,  # Hz, of the sound
                  dims: int = 2,              # numbers in a code; two go on each pad
@@ -90,9 +107,10 @@ class LatentPad:
                  encode: Callable | None = None,  # (1, samples) → (1, dims), by the kernel; a WebModel has its own
                  samples: int = 34_560,      # of a reader's sound that `encode` takes, from its onset on
                  marks: Sequence = (),       # (x, y, value, words) on the first pad; a touch goes to the nearest
+                 backdrop: Mapping | None = None,  # name → (values (rows, columns), lowest row first, unit), as colours
                  ):
         self.decode, self.options = decode, _options(dims, notes, sample_rate, label, names, limit, start, view)
-        if len(marks): self.options["marks"] = _marks(marks, dims, limit)
+        self.options |= _first_pad(marks, backdrop, dims, limit)
         self.faces, size = _faces(faces, dims + (notes is not None)), dims + (notes is not None)
         if isinstance(decode, WebModel):
             if decode.inputs != size: raise ValueError(f"decode takes {decode.inputs} numbers, the pad gives {size}")

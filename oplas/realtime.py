@@ -5,6 +5,7 @@
 # %% ../nbs/10_realtime.ipynb #c4e7afb4
 from __future__ import annotations
 import argparse, copy, logging, math, os, pathlib, sys, tempfile, warnings
+from collections.abc import Sequence
 from importlib import resources
 import numpy as np
 import torch
@@ -16,8 +17,8 @@ from .sampler import Sampler, load_sampler
 
 # %% auto #0
 __all__ = ['STEP', 'PATCHES', 'PitchTables', 'MelToLinear', 'PhaseState', 'Phases', 'Voice', 'Resampler', 'NnTilde', 'Players',
-           'SamplerPatch', 'GeneratorPatch', 'export_nn_tilde', 'Host', 'perform', 'export_onnx', 'write_patches',
-           'Keyboard', 'main']
+           'SamplerPatch', 'GeneratorPatch', 'Steered', 'SteeredSampler', 'export_nn_tilde', 'Host', 'perform',
+           'export_onnx', 'write_patches', 'Keyboard', 'main']
 
 # %% ../nbs/10_realtime.ipynb #69847bb8
 def _numbers(layer): return layer.weight.detach().clone(), layer.bias.detach().clone()
@@ -396,6 +397,79 @@ class GeneratorPatch(NnTilde):
         out, self.sound = self.sound[:m], self.sound[m:]
         return out
 
+# %% ../nbs/10_realtime.ipynb #c76e1d68
+class Steered(nn.Module):
+    "A patch for nn~ that is asked by name: an inlet and an attribute for each, in spreads, instead of the code."
+    def __init__(self, patch: NnTilde,    # its first inlets are the code
+                 steer: nn.Module,        # what is asked, (1, k) -> a code, (1, dim)
+                 names: list[str],        # of the k wishes
+                 dim: int):
+        super().__init__()
+        self.patch, self.steer, self.k, self.moved = patch, steer, len(names), False
+        self.forward_params = torch.tensor([int(patch.forward_params[0]) - dim + len(names), STEP, 1, 1])
+        self.names = torch.jit.Attribute([*names, *patch.names.value], list[str])
+        for name in names: setattr(self, f"{name}_params", torch.tensor([2]))
+        self.register_buffer("where", torch.zeros(0))  # as a generator's
+        self.asked, self.heard, self.z = [0.] * self.k, [0.] * self.k, steer(torch.zeros(1, self.k))[0].tolist()
+
+    def forward(self, x: torch.Tensor,  # what is asked, and the inlets that are left: (1, channels, steps)
+               ) -> torch.Tensor:       # sound, (1, 1, 64 · steps)
+        out: list[torch.Tensor] = []
+        controls: list[list[float]] = x[0].t().tolist()
+        for told in controls:
+            for k in range(self.k):
+                if told[k] != self.heard[k]: self.ask(k, told[k])
+                self.heard[k] = told[k]
+            out.append(self.patch(torch.tensor(self.code() + told[self.k:])[None, :, None]))
+        return torch.cat(out, 2)
+
+    @torch.jit.export
+    def ask(self, k: int, value: float) -> int:
+        if math.isfinite(value):
+            self.asked[k] = value
+            self.moved = True
+        else: self.patch.complain("a wish that is NaN or Inf")
+        return 0
+
+    def code(self) -> list[float]:
+        "The code of what is asked; found again only if that has moved."
+        if self.moved:
+            z: list[float] = self.steer(torch.tensor([self.asked]).clamp(-4, 4).to(self.where.device))[0].tolist()
+            self.z = z
+            self.moved = False
+        return self.z
+
+    @torch.jit.export
+    def get_methods(self) -> list[str]: return ["forward"]
+
+    @torch.jit.export
+    def get_attributes(self) -> list[str]: return self.names
+
+    @torch.jit.export
+    def set_sample_rate(self, sample_rate: int) -> int: return self.patch.set_sample_rate(sample_rate)
+
+# %% ../nbs/10_realtime.ipynb #7ed59164
+class SteeredSampler(Steered):
+    "A sampler that is asked by name: inlets for each, note and gate; attributes for each, `play` and `voices`."
+    def __init__(self, patch: SamplerPatch, steer: nn.Module, names: list[str], dim: int):  # as for `Steered`
+        super().__init__(patch, steer, names, dim)
+        self.note, self.play_params, self.voices_params = patch.low, torch.tensor([1]), torch.tensor([1])
+
+    @torch.jit.export
+    def get_play(self) -> tuple[int]: return (self.note,)
+
+    @torch.jit.export
+    def set_play(self, note: int) -> int:
+        self.note = note
+        self.patch.want(note, self.code(), 1.)
+        return 0
+
+    @torch.jit.export
+    def get_voices(self) -> tuple[int]: return self.patch.get_voices()
+
+    @torch.jit.export
+    def set_voices(self, voices: int) -> int: return self.patch.set_voices(voices)
+
 # %% ../nbs/10_realtime.ipynb #3e31833a
 def _scripted(module):
     "The module compiled. ValueError that names the line which TorchScript cannot take."
@@ -425,22 +499,57 @@ def _generator_patch(model, dim, sample_rate):
     if not torch.isfinite(made).all(): raise ValueError("model makes NaN or Inf from a code of zeros")
     return GeneratorPatch(copy.deepcopy(model), dim, sample_rate, made.shape[1])
 
+# %% ../nbs/10_realtime.ipynb #ee473edf
+def _words(names):
+    "Names as a list. ValueError on names that no patch could have."
+    for name in (names := list(names)):
+        if not (isinstance(name, str) and name.isascii() and name.isidentifier()) or names.count(name) > 1:
+            raise ValueError(f"names must be words of letters, digits and _, each once, got {names!r:.200}")
+    return names
+
+def _steered(patch, steer, names, dim):
+    "A patch that is asked by name. ValueError on names that nn~ cannot use, or on codes that do not fit."
+    if not isinstance(steer, nn.Module): raise ValueError(f"steer must be a torch module, got {type(steer).__name__}")
+    kind, names, steer = SteeredSampler if isinstance(patch, SamplerPatch) else Steered, _words(names), steer.eval()
+    for name in names:
+        if name == "forward" or hasattr(kind, f"get_{name}") or hasattr(kind, f"set_{name}"):
+            raise ValueError(f"names: nn~ or the patch uses {name!r} for something else")
+    for end in (0, -4, 4):
+        try:
+            with torch.no_grad(): z = steer(torch.full((1, len(names)), float(end)))
+        except RuntimeError as e: raise ValueError(f"steer refuses {len(names)} numbers, one for each name: {e}") from e
+        if z.shape != (1, dim) or not torch.isfinite(z).all():
+            raise ValueError(f"steer must make (1, {dim}), finite, from (1, {len(names)}), got {tuple(z.shape)}")
+    return kind(patch, steer, names, dim)
+
+_BY_NAME = """
+def get_{name}(self) -> Tuple[float]: return (self.asked[{k}],)
+def set_{name}(self, value: float) -> int: return self.ask({k}, value)
+"""
+
 # %% ../nbs/10_realtime.ipynb #a8ce7752
 def export_nn_tilde(model: nn.Module,           # a `Sampler`, or a generator: (1, dim) -> (1, samples)
                     path: str | os.PathLike,    # of the file to write, such as sampler.ts
                     dim: int | None = None,     # numbers in a code; not needed for a sampler
                     sample_rate: int = 22_050,  # of a generator's sound, Hz
                     lead: int = 1536,           # samples of silence before the onset in a sampler's notes
+                    steer: nn.Module | None = None,  # what is asked in spreads, (1, k) -> a code, (1, dim)
+                    names: Sequence[str] = (),  # of the k wishes; inlets and attributes then, instead of the code
                    ) -> pathlib.Path:           # of the file
     """Write a TorchScript file that nn~ loads in Max and Pure Data. ValueError on a model that cannot be
     exported; it names the line."""
     if not isinstance(model, nn.Module):
         raise ValueError(f"model must be a Sampler or a torch module, got {type(model).__name__}")
+    if (steer is None) != (not names): raise ValueError("steer and names must be given together")
     path = pathlib.Path(path).expanduser()
     if not path.parent.is_dir(): raise FileNotFoundError(f"path: there is no folder {path.parent}")
-    patch = _sampler_patch(model, lead) if isinstance(model, Sampler) else _generator_patch(model, dim, sample_rate)
+    sampler = isinstance(model, Sampler)
+    patch = _sampler_patch(model, lead) if sampler else _generator_patch(model, dim, sample_rate)
+    if steer is not None: patch = _steered(patch, copy.deepcopy(steer), names, model.dim if sampler else dim)
     for p in patch.parameters(): p.requires_grad_(False)
-    _scripted(patch).save(str(path))
+    scripted = _scripted(patch)
+    for k, name in enumerate(names): scripted.define(_BY_NAME.format(name=name, k=k))
+    scripted.save(str(path))
     return path
 
 # %% ../nbs/10_realtime.ipynb #6c8ae75f
@@ -549,11 +658,32 @@ def export_onnx(sampler: Sampler,          # its decoder is exported
 # %% ../nbs/10_realtime.ipynb #db9ea13d
 PATCHES = ("sampler.pd", "sampler-help.pd", "sampler.maxpat")  #: Pure Data, its help file, Max
 
-def write_patches(folder: str | os.PathLike,  # that has sampler.ts
+def _pd_by_name(names):
+    "A patch of Pure Data for a sampler that is asked by name: objects, and cords from one's outlet to another's inlet."
+    n, look = len(names), "empty empty {} 136 9 0 12 #fcfcfc #000000 #000000 6350 1"
+    objects = [f"obj 30 {60 + 40 * k} hsl 128 18 -2 2 0 0 {look.format(name)}" for k, name in enumerate(names)]
+    objects += [f"obj 330 {60 + 40 * k} sig~" for k in range(n + 2)]
+    objects += ["obj 420 60 notein", "obj 420 100 / 127", "obj 420 300 nn~ named.ts forward 0", "obj 420 340 *~ 0.5",
+                "obj 420 380 dac~", "floatatom 600 60 5 48 83 1 note - - 0"]
+    objects += [f"msg 600 {100 + 40 * k} {text}" for k, text in
+                enumerate(("set play \\$1", "set voices 1", "set voices 4", "reload"))]
+    keys, loud, nn, half, out, note, *messages = range(2 * n + 2, len(objects))
+    cords = [(k, 0, n + k, 0) for k in range(n)] + [(n + k, 0, nn, k) for k in range(n + 2)]
+    cords += [(keys, 0, 2 * n, 0), (keys, 1, loud, 0), (loud, 0, 2 * n + 1, 0), (note, 0, messages[0], 0)]
+    cords += [(message, 0, nn, 0) for message in messages]
+    cords += [(nn, 0, half, 0), (half, 0, out, 0), (half, 0, out, 1)]
+    lines = ["N canvas 60 60 820 " + str(max(460, 160 + 40 * n)) + " 12", *("X " + line for line in objects)]
+    return "".join(f"#{line};\n" for line in lines + [f"X connect {a} {b} {c} {d}" for a, b, c, d in cords])
+
+def write_patches(folder: str | os.PathLike,  # that has sampler.ts, or named.ts
+                  names: Sequence[str] = (),  # of the wishes, if it is a sampler that is asked by name
                  ) -> list[pathlib.Path]:     # the patches
-    "Copy the patches into a folder. FileNotFoundError if there is none."
+    "Copy the patches into a folder, or write named.pd. FileNotFoundError if there is none; ValueError on bad names."
     folder = pathlib.Path(folder).expanduser()
     if not folder.is_dir(): raise FileNotFoundError(f"folder: there is no folder {folder}")
+    if names:
+        (folder / "named.pd").write_text(_pd_by_name(_words(names)))
+        return [folder / "named.pd"]
     for name in PATCHES:
         (folder / name).write_bytes((resources.files("oplas") / "static" / "patches" / name).read_bytes())
     return [folder / name for name in PATCHES]
@@ -617,6 +747,7 @@ def main(argv: list[str] | None = None,  # the words after `oplas`; None: those 
         try:
             file = told.file or export_nn_tilde(load_sampler(seed=20), f"{folder}/sampler.ts")
             host = Host(file, told.rate, told.block)
+            if host.channels != 6: raise ValueError(f"file: play wants a sampler with 6 inlets, got {host.channels}")
         except (ValueError, FileNotFoundError) as e: parser.error(str(e))
     why = "" if told.wav else _why_not_live()
     if why: print(f"Not live: {why}", file=sys.stderr)

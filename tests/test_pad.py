@@ -5,12 +5,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 import scipy.io.wavfile
+import torch
 
 from oplas.pad import LatentPad, _page
 from test_browser import CONTRAST
 
 STATIC = Path(__file__).parent.parent / "oplas/static"
-CODE = "".join((STATIC / f"{name}.js").read_text() for name in ("player", "pad", "marks"))
+CODE = "".join((STATIC / f"{name}.js").read_text() for name in ("player", "pad", "marks", "heat"))
 RATE = 22050
 
 MOCK = """
@@ -191,7 +192,7 @@ def test_it_is_a_module_too_with_no_faces_and_leaves_nothing_behind(open_pad):
     assert page.evaluate("moved") == {"z": [0, 0, 0, 0], "midi": 60}
     page.evaluate("gone()")
 
-KERNEL = "".join((STATIC / f"{name}.js").read_text() for name in ("player", "pad", "marks", "roll", "live", "kernel"))
+KERNEL = "".join((STATIC / f"{name}.js").read_text() for name in ("player", "pad", "marks", "heat", "roll", "live", "kernel"))
 
 def test_a_map_asks_the_kernel_for_the_place_of_a_mark(open_pad):
     page, pad = open_pad(), LatentPad(lambda row: row.repeat(1, 700), dims=3, label="a map", marks=[(0, 1, 5, "a"), (2, -1, 7, "b")])
@@ -358,6 +359,75 @@ def test_every_mark_of_a_map_is_under_a_finger_on_a_phone(open_pad):
 
 def test_without_marks_there_is_no_map(open_pad):
     assert open_pad().locator(".oplas-marked, .oplas-marks, .oplas-said, [role=group][aria-label^=map]").count() == 0
+
+
+# planes in colours
+
+UP, SLOPE = [[5 * r for _ in range(4)] for r in range(3)], [[r + 2 * c - 4 for c in range(4)] for r in range(3)]   # 3 rows, 4 columns
+PLANES = OPTIONS | dict(backdrop={"height": dict(values=UP, unit="Hz"), "slope": dict(values=SLOPE, unit="")}, encode=0)
+PIXELS = "[...document.querySelector('.oplas-heat').getContext('2d').getImageData(0, 0, 4, 3).data]"
+
+def pixels(page): return np.array(page.evaluate(PIXELS)).reshape(3, 4, 4)[::-1]   # the lowest row first
+
+def test_a_plane_shows_its_values_in_colours_lowest_row_below(open_pad):
+    seen = pixels(open_pad(PLANES))
+    assert (seen == seen[:, :1]).all() and (seen[..., 3] == 255).all(), "one colour a row"
+    assert [tuple(row[0][:3]) for row in seen] == [(68, 1, 84), (33, 145, 140), (253, 231, 37)]
+
+def test_the_cell_of_the_point_is_told_and_the_point_goes_anywhere(open_pad):
+    page = live(open_pad(PLANES))
+    assert said(page) == "height 5 Hz" and page.locator(".oplas-said").get_attribute("aria-live") == "polite"
+    for to in ((1.3, 2.9), (1.3, -1.1), (-9, -.9), (9, 9)):
+        drag(page, to)
+        x, y = point(page)[1:3]
+        row, column = min(2, int((y + 3) / 2)), min(3, int((x + 3) / 1.5))
+        assert said(page) == f"height {UP[row][column]} Hz"
+    assert np.allclose(point(page), [57, 3, 3, 0, 0]) and asked(page, 1)[-1] == point(page)
+    page.get_by_role("slider", name="z₂").press("Home")
+    page.get_by_role("slider", name="z₂").press("ArrowDown")
+    assert point(page)[1:3] == [0, -.1] and said(page) == "height 5 Hz"
+
+def test_buttons_choose_what_the_colours_show(open_pad):
+    page = live(open_pad(PLANES))
+    scale, alt = page.locator(".oplas-scale"), page.locator(".oplas-heat")
+    assert scale.inner_text().split() == "height, from 0 to 10 Hz".split()
+    assert alt.get_attribute("aria-label") == "height: lowest 0 Hz at (−2.25, −2), highest 10 Hz at (−2.25, 2)"
+    before = pixels(page)
+    page.get_by_role("button", name="slope").click()
+    assert (pixels(page) != before).any() and said(page) == "slope 1" and scale.inner_text().split() == "slope, from −4 to 4".split()
+    assert alt.get_attribute("aria-label") == "slope: lowest −4 at (−2.25, −2), highest 4 at (2.25, 2)"
+    pressed = {name: page.get_by_role("button", name=name).get_attribute("aria-pressed") for name in ("height", "slope")}
+    assert pressed == {"height": "false", "slope": "true"}
+
+def test_one_plane_has_no_buttons_and_enter_plays(open_pad):
+    page = live(open_pad(PLANES | dict(backdrop={"flat": dict(values=[[7, 7], [7, 7]], unit="dB")})))
+    assert page.get_by_role("group", name="what the colours show").count() == 0 and said(page) == "flat 7 dB"
+    page.get_by_role("slider", name="z₁").press("Enter")
+    assert asked(page, 1) == [[57, 0, 0, 0, 0]]
+    assert page.get_by_role("group", name="plane in colours").count() == 1 and page.locator(".oplas-heat").count() == 1
+
+def test_without_a_backdrop_no_colours(open_pad):
+    assert open_pad().locator(".oplas-heat, .oplas-said, .oplas-scale").count() == 0
+
+def test_planes_fit_a_phone_and_stand_out_in_the_dark(open_pad):
+    page = live(open_pad(PLANES, color_scheme="dark"))
+    assert page.evaluate("document.documentElement.scrollWidth - innerWidth") <= 0 and page.evaluate(POOR) == []
+    field, heat = (page.locator(at).first.bounding_box() for at in (".oplas-field", ".oplas-heat"))
+    assert all(abs(field[k] - heat[k]) <= 2 for k in field)
+
+@pytest.mark.parametrize("wrong, told", [
+    (dict(backdrop={}), "at least one plane"),
+    (dict(backdrop={"a": (UP, "")}, dims=1), "two numbers, got dims=1"),
+    (dict(backdrop={"a": ([[1.]], "")}), "backdrop, a, must be a tensor of shape"),
+    (dict(backdrop={"a": ([[0., np.nan], [0, 1]], "")}), "backdrop, a, .*NaN"),
+    (dict(backdrop={"a": (UP, "")}, marks=[(0, 0, 1, "a")]), "both")])
+def test_a_plane_that_does_not_fit_is_refused(wrong, told):
+    with pytest.raises(ValueError, match=told): LatentPad(lambda row: torch.zeros(9), label="a plane", **wrong)
+
+def test_a_plane_goes_to_the_page_with_three_digits():
+    pad = LatentPad(lambda row: torch.zeros(9), label="a plane", backdrop={"a": (torch.tensor([[1 / 3, 2e3 / 3], [0, -1]]), "Hz")})
+    assert pad.options["backdrop"] == {"a": {"values": [[.333, 667], [0, -1]], "unit": "Hz"}}
+    assert "backdrop" not in LatentPad(lambda row: torch.zeros(9), label="none").options
 
 
 # notes

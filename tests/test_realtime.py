@@ -58,10 +58,11 @@ for rate in (22_050, 48_000):
     for block in (64, 256, 1024, 8192):
         model = torch.jit.load(sys.argv[1])
         model.set_sample_rate(rate)
-        controls = torch.zeros(6, 24_576)
+        channels = int(model.forward_params[0])
+        controls = torch.zeros(channels, 24_576)
         for k, at in enumerate((3000, 4000, 9000, 12_000, 15_000, 18_000)):
-            controls[:5, at:] = torch.tensor([.5 * k, -k, 1., 0., 50. + 5 * k])[:, None]
-            controls[5, at:at + 640] = .8
+            controls[:-1, at:] = torch.tensor([.5 * k, -k, 1., 0.][:channels - 2] + [50. + 5 * k])[:, None]
+            controls[-1, at:at + 640] = .8
         with torch.inference_mode():
             parts = [model(c[None, :, 63::64])[0, 0] for c in controls.split(block, 1)]
         assert all(len(part) == block for part in parts)
@@ -391,6 +392,131 @@ def test_a_model_is_not_changed_by_its_export(sampler, tmp_path):
     assert all(p.requires_grad for p in sampler.decoder.parameters())
 
 
+# --- asked by name
+
+NAMES = ("brightness", "noisiness", "attack_time")
+
+
+@pytest.fixture(scope="module")
+def steer():
+    "From three wishes to a code: nothing that was learned, only of the same form."
+    return fresh(0, lambda: nn.Sequential(nn.Linear(3, 64), nn.Tanh(), nn.Linear(64, 64), nn.Tanh(), nn.Linear(64, 4)))
+
+
+@pytest.fixture(scope="module")
+def named(sampler, steer, tmp_path_factory):
+    return export_nn_tilde(sampler, tmp_path_factory.mktemp("named") / "named.ts", steer=steer, names=NAMES)
+
+
+def played(host, asked=(0, 0, 0), note=60, blocks=20):
+    "A note whose gate rises in the first block; what is asked stands at the inlets."
+    controls = torch.tensor([*asked, note, 0.])[:, None].repeat(1, blocks * 64)
+    controls[-1, :64] = 1
+    return torch.cat([host(part) for part in controls.split(64, 1)])
+
+
+def test_a_named_file_plays_without_oplas_and_gives_the_same_samples_for_every_block(named):
+    assert alone(PLAY, named) == ["1", "1"]
+
+
+@pytest.mark.parametrize("rate", [22_050, 44_100, 48_000])
+def test_what_is_asked_becomes_the_code_that_the_module_says(file, named, steer, rate):
+    asked = [(.1 + .2 * k, 50 + 4 * k, torch.randn(3, generator=torch.Generator().manual_seed(k)), .7) for k in range(6)]
+    with torch.no_grad(): codes = [(t, note, steer(wish[None])[0], gate) for t, note, wish, gate in asked]
+    assert torch.equal(perform(Host(named, rate), asked, 1.5), perform(Host(file, rate), codes, 1.5))
+
+
+def test_what_nn_asks_of_a_named_file_is_there(named):
+    model = torch.jit.load(str(named))
+    assert model.get_methods() == ["forward"] and model.forward_params.tolist() == [5, 64, 1, 1]
+    assert model.get_attributes() == [*NAMES, "play", "voices"]
+    for name in model.get_attributes():
+        codes, values = getattr(model, f"{name}_params").tolist(), getattr(model, f"get_{name}")()
+        assert isinstance(values, tuple) and [TYPES[type(v)] for v in values] == codes
+        assert getattr(model, f"set_{name}")(*values) == 0
+    assert model.set_sample_rate(44_100) == 0
+    with torch.inference_mode(): assert model(torch.zeros(1, 5, 3)).shape == (1, 1, 192)
+
+
+def silent(host, asked):
+    "The host, when its voices have ended, with these wishes at the inlets."
+    for _ in range(600): host(torch.tensor([*asked, 60., 0.])[:, None].repeat(1, 64))
+    return host
+
+
+def test_a_wish_by_name_holds_until_its_inlet_moves(named):
+    by_inlet = {wish: played(Host(named, 22_050), (wish, 0, 1)) for wish in (0, .5, 2)}
+    host = Host(named, 22_050)
+    host.set("brightness", .5)
+    host.set("attack_time", 1)
+    assert torch.equal(played(host), by_inlet[.5])                           # nothing at the inlets
+    assert host.model.get_brightness() == (.5,) and host.model.get_noisiness() == (0.,)
+    assert torch.equal(played(silent(host, (2, 0, 1)), (2, 0, 1)), by_inlet[2])  # they move
+    host.set("brightness", 0)
+    assert torch.equal(played(silent(host, (2, 0, 1)), (2, 0, 1)), by_inlet[0])  # and rest
+    assert host.model.get_brightness() == (0.,)
+
+
+def test_a_message_plays_a_note_as_it_was_asked(named):
+    host = Host(named, 22_050)
+    for name, wish in zip(NAMES, (1, -1, .5)): host.set(name, wish)
+    host.set("play", 60)
+    heard = torch.cat([host(torch.zeros(5, 64)) for _ in range(20)])
+    assert torch.equal(heard, played(Host(named, 22_050), (1, -1, .5))) and host.model.get_play() == (60,)
+
+
+def test_a_wish_that_is_no_number_is_ignored_and_reported_once(named):
+    want, host = played(Host(named, 22_050), (1, 0, 0)), Host(named, 22_050)
+    with warnings.catch_warnings(record=True) as said:
+        warnings.simplefilter("always")
+        host.set("brightness", 1)
+        for bad in (float("nan"), float("inf")): host.set("noisiness", bad)
+        heard = played(host, (0, float("nan"), 0))
+    assert torch.equal(heard, want) and said_once(said, "a wish that is NaN or Inf")
+
+
+@settings(max_examples=15, deadline=None)
+@given(st.lists(st.floats(-2.0**127, 2.0**127, width=32), min_size=3, max_size=3))
+def test_any_finite_wish_gives_a_finite_sound(named, asked):
+    assert torch.isfinite(played(Host(named, 22_050), asked)).all()
+
+
+def test_a_named_generator_plays_what_the_module_says_for_every_block(tmp_path):
+    steer = fresh(1, lambda: nn.Linear(1, 2))
+    plain = export_nn_tilde(Tone(), tmp_path / "plain.ts", dim=2)
+    named = export_nn_tilde(Tone(), tmp_path / "named.ts", dim=2, steer=steer, names=["play"])  # free, where there are no notes
+    wishes = torch.linspace(-1, 1, 128)
+    with torch.no_grad(): codes = torch.cat([steer(wish[None, None]) for wish in wishes]).T.repeat_interleave(64, 1)
+    want = heard(Host(plain, 48_000, 64), codes)
+    for block in (64, 1024, 8192): assert torch.equal(heard(Host(named, 48_000, block), wishes.repeat_interleave(64)[None]), want)
+    assert Host(named).model.get_attributes() == ["play"]
+
+
+def heard(host, controls): return torch.cat([host(part) for part in controls.split(host.block, 1)])
+
+
+class Wide(nn.Module):
+    def forward(self, asked): return asked.repeat(1, 5)
+
+class Blows(nn.Module):
+    def forward(self, asked): return (asked / asked.abs() * torch.ones(1, 4))
+
+
+@pytest.mark.parametrize("steer, names, words", [
+    (None, ["a"], "given together"), (nn.Linear(1, 4), [], "given together"), (torch.sin, ["a"], "steer must be a torch module, got builtin"),
+    (nn.Linear(2, 4), ["a"], "steer refuses 1 numbers"), (Wide(), ["a"], r"\(1, 4\), finite, from \(1, 1\), got \(1, 5\)"),
+    (Blows(), ["a"], "finite"), (nn.Linear(2, 4), ["a", "a"], "each once"), (nn.Linear(1, 4), ["a b"], "words of letters"),
+    (nn.Linear(1, 4), ["é"], "words of letters"), (nn.Linear(1, 4), [3], "words of letters"), (nn.Linear(1, 4), ["play"], "uses 'play'"),
+    (nn.Linear(1, 4), ["sample_rate"], "uses 'sample_rate'"), (nn.Linear(1, 4), ["forward"], "uses 'forward'")])
+def test_wishes_that_cannot_be_are_refused(sampler, tmp_path, steer, names, words):
+    with pytest.raises(ValueError, match=words): export_nn_tilde(sampler, tmp_path / "x.ts", steer=steer, names=names)
+    assert not list(tmp_path.iterdir())
+
+
+def test_what_steers_is_not_changed_by_its_export(sampler, steer, named):
+    assert steer.training and all(p.requires_grad for p in steer.parameters())
+
+
 # --- the host
 
 def test_a_host_refuses_what_is_no_file_of_nn(tmp_path, file):
@@ -442,8 +568,22 @@ def test_the_patch_for_max_is_whole_and_fits_the_file(tmp_path, file):
     assert fed == set(range(6))
 
 
+def test_the_patch_by_name_is_whole_and_fits_the_file(tmp_path, named):
+    [path] = write_patches(tmp_path, NAMES)
+    objects, cords = pd(path)
+    nn_at = next(k for k, text in enumerate(objects) if "nn~ named.ts forward" in text)
+    assert all(0 <= a < len(objects) and 0 <= b < len(objects) for a, _, b, _ in cords)
+    into = {b: (a, outlet, inlet) for a, outlet, b, inlet in cords}
+    fed = {inlet: objects[into[a][0]] for a, _, b, inlet in cords if b == nn_at and "sig~" in objects[a]}
+    assert [fed[k].split(" empty empty ")[1].split()[0] for k in range(3)] == list(NAMES) and len(fed) == Host(named).channels
+    assert "notein" in fed[3] and "/ 127" in fed[4]
+    messages = {re.search(r"set (\w+)", objects[a])[1] for a, _, b, _ in cords if b == nn_at and " set " in objects[a]}
+    assert messages == {"play", "voices"} <= set(Host(named).model.get_attributes())
+
+
 def test_patches_need_a_folder(tmp_path):
     with pytest.raises(FileNotFoundError, match="there is no folder"): write_patches(tmp_path / "none")
+    with pytest.raises(ValueError, match="words of letters"): write_patches(tmp_path, ["too bright"])
 
 
 # --- ONNX
@@ -483,6 +623,11 @@ def test_the_command_names_what_is_wrong(file, words, capsys):
     if words[1:2] in (["--rate"], ["--block"]): words = ["play", str(file), *words[1:]]
     with pytest.raises(SystemExit): main(words)
     assert "error:" in capsys.readouterr().err
+
+
+def test_the_command_wants_a_sampler_that_is_played_by_its_code(named, capsys):
+    with pytest.raises(SystemExit): main(["play", str(named)])
+    assert "a sampler with 6 inlets, got 5" in capsys.readouterr().err
 
 
 class FakeCard(types.ModuleType):

@@ -16,6 +16,17 @@ const nextMark = ({marks, z}, [right, up]) => {
 // A value in words, with three digits.
 const shortly = (value) => `${+value.toPrecision(3)}`.replace("-", "−");
 
+// A field with a name, on which Enter and Space play.
+const playedByKeys = (pad, field, name) => {
+  field.setAttribute("role", "group");
+  field.setAttribute("aria-label", name);
+  field.addEventListener("keydown", (event) => {
+    if (!["Enter", " "].includes(event.key) || !plain(event)) return;
+    ours(event);
+    sound(pad);
+  });
+};
+
 // Put the marks on a field; what is returned stands below it: the words of the mark, and what the colours mean.
 const markField = (pad, field) => {
   const {limit, marks} = pad, all = marks.map(([, , value]) => value), low = Math.min(...all), high = Math.max(...all);
@@ -23,13 +34,7 @@ const markField = (pad, field) => {
   const dots = marks.map(([x, y, value]) => element("i", {
     style: `left: ${across(x)}; bottom: ${across(y)}; --value: ${100 * (value - low) / (high - low || 1)}%`}));
   field.prepend(element("div", {class: "oplas-marks", "aria-hidden": true}, ...dots));
-  field.setAttribute("role", "group");
-  field.setAttribute("aria-label", `map with ${marks.length} marks; arrow keys go from mark to mark, Enter plays`);
-  field.addEventListener("keydown", (event) => {
-    if (!["Enter", " "].includes(event.key) || !plain(event)) return;
-    ours(event);
-    sound(pad);
-  });
+  playedByKeys(pad, field, `map with ${marks.length} marks; arrow keys go from mark to mark, Enter plays`);
   const said = element("p", {class: "oplas-said", "aria-live": "polite"});
   pad.drawers.push(() => {
     const [, , value, words] = nearestMark(pad, pad.z), text = `${words} (${shortly(value)})`;

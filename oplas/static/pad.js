@@ -225,8 +225,9 @@ const xyPad = (pad, axes) => {
   byPointer(pad, field, sliders[0], move);
   byArrows(pad, field, axes, move);
   const titles = axes.map((axis, k) => element("b", {class: k ? "oplas-up" : "oplas-right"}, names[axis]));
-  const marked = isMap(pad, axes), below = marked ? markField(pad, field) : [];
-  const kind = marked ? "oplas-xy oplas-marked" : axes.length > 1 ? "oplas-xy" : "oplas-xy oplas-one";
+  const cover = isMap(pad, axes) ? markField : pad.backdrop && axes[0] === 0 && heatField;
+  const below = cover ? cover(pad, field) : [];
+  const kind = cover ? "oplas-xy oplas-marked" : axes.length > 1 ? "oplas-xy" : "oplas-xy oplas-one";
   return element("div", {class: kind}, field, ...titles, ...ends, ...below);
 };
 
