@@ -581,11 +581,11 @@ def _search(surrogate, aim, near=None) -> tuple[np.ndarray, np.ndarray]:  # (k,)
     best = cost.argmin(keepdims=True)
     return x[best], net(x[best]) + off[best]
 
-def _again(surrogate, aim, x, heard) -> np.ndarray:
+def _again(surrogate, aim, x, heard, reach) -> np.ndarray:
     "Another place, from one that was decoded and heard, in spreads: (1, dim)."
     weights = np.isfinite(aim).astype(float)
     off = heard - surrogate.net_(x)
-    return _downhill(surrogate.net_, x, np.nan_to_num(aim) - off, weights, reach=.5)[0]
+    return _downhill(surrogate.net_, x, np.nan_to_num(aim) - off, weights, reach)[0]
 
 def navigate(surrogate: Surrogate,      # that was fitted
              z: torch.Tensor,           # where to start, (dim,) or (n, dim)
@@ -610,7 +610,7 @@ def invert(surrogate: Surrogate,        # that was fitted
     asked = _wanted(surrogate, target, "target")
     aim = surrogate.to_steps(asked[None])[0]
     x, promised = _search(surrogate, aim)
-    kept, least = None, np.inf
+    kept, least, reach = None, np.inf, .5
     for _ in range(whole("decodes", decodes, 0)):
         heard = surrogate.heard(surrogate.to_z(x))
         if not np.isfinite(heard).all():  # nothing to go on from: back to the best that was heard
@@ -619,7 +619,8 @@ def invert(surrogate: Surrogate,        # that was fitted
             break
         error = np.nansum((heard - aim) ** 2)
         if error < least: kept, least = (x, heard), error
-        x = _again(surrogate, aim, *kept)
+        else: reach = reach / 2  # that was too far; another, nearer to the best that was heard
+        x = _again(surrogate, aim, *kept, reach)
         promised = surrogate.net_(x) + kept[1] - surrogate.net_(kept[0])
     return _answer(surrogate, surrogate.to_z(x), aim, asked, promised)
 
@@ -981,7 +982,7 @@ def sampler_knobs() -> LatentPad:
 
 # %% ../nbs/09_surrogates.ipynb #d9d65892
 #: what a sound must have for a descriptor to mean anything
-NEEDS = {"pitch": "a pitch", "attack_time": "one onset", "decay_time": "a fall"}
+NEEDS = {"pitch": ("a pitch",), "attack_time": ("one onset",), "decay_time": ("one onset", "a fall")}
 
 def domain(audio: torch.Tensor,         # sounds, (n, samples)
            sample_rate: int = 22_050,   # Hz
