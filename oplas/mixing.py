@@ -26,11 +26,11 @@ from .training import fit
 from .web import to_web
 
 # %% auto #0
-__all__ = ['TERMS', 'SONGS', 'DRUMS', 'MELS', 'FRAMES', 'BLOCKS', 'twist', 'untwist', 'dots', 'encoded', 'Additivity',
+__all__ = ['TERMS', 'SONGS', 'DRUMS', 'MELS', 'FRAMES', 'BLOCKS', 'twist', 'untwist', 'dots', 'encoded', 'Additivity', 'compared',
            'additivity', 'invariance', 'variance', 'covariance', 'reconstruction', 'mixing_loss', 'Residual',
            'TrainedProjector', 'train_projector', 'effective_rank', 'inverse_error', 'mixing_error', 'with_mixes',
            'relations', 'TanhFeatures', 'Projector', 'add', 'subtract', 'remix', 'pieces', 'stems_of', 'parts',
-           'layer_codes', 'real_codes', 'found', 'judged', 'layer_additivity', 'picture_maker', 'blocks', 'song_blocks',
+           'layer_codes', 'real_codes', 'found', 'judged', 'heard_by_layer', 'picture_maker', 'blocks', 'song_blocks',
            'BlockAutoencoder', 'train_blocks', 'load_blocks', 'Mixer', 'load_mixer', 'si_sdr', 'log_spectral_distance',
            'by_song', 'Faders', 'fader_pad', 'first_listen']
 
@@ -131,8 +131,10 @@ def _extra(stems, other):
     mix = stems.sum(1)
     return torch.stack([mix, other, torch.zeros_like(mix), mix / 2], 1)
 
-def _compared(y, k) -> Additivity:
-    "From codes (n, k + 4, dim): of the stems, and of `_extra`."
+def compared(y: torch.Tensor,  # codes (n, k + 4, dim): of the stems, the mix, another mix, silence, half the mix
+             k: int,           # stems
+            ) -> Additivity:
+    "How far sums of codes are from codes of sums."
     each, (mix, other, silence, half) = y[:, :k], y[:, k:].unbind(1)
     total = each.sum(1)
     apart = total - k * silence, mix - silence
@@ -149,7 +151,7 @@ def additivity(encode: Callable,     # (n, *item) → (n, dim)
     encoder whose codes differ in length."""
     mix = _audible(stems).sum(1)
     other = mix.roll(1, 0) if other is None else shaped("other", other, *mix.shape, kind="float")
-    return _compared(encoded(encode, torch.cat([stems, _extra(stems, other)], 1)), stems.shape[1])
+    return compared(encoded(encode, torch.cat([stems, _extra(stems, other)], 1)), stems.shape[1])
 
 # %% ../nbs/07_mixing.ipynb #fff4acc2
 def invariance(z_sum, z_mix) -> torch.Tensor:
@@ -451,14 +453,14 @@ def judged(z: torch.Tensor,  # (songs, 9, …, dims), of `with_mixes`
 
 # %% ../nbs/07_mixing.ipynb #bc695bfc
 @torch.no_grad()
-def layer_additivity(model,                # from `oplas.encoders`
-                     stems: torch.Tensor,  # (n, k, samples)
-                     other: torch.Tensor,  # (n, samples), another moment of each mix
-                    ) -> dict[str, Additivity]:
-    "`additivity` of each layer of a network, which hears every sound once. ValueError as `additivity`."
+def heard_by_layer(model,                # from `oplas.encoders`
+                   stems: torch.Tensor,  # (n, k, samples)
+                   other: torch.Tensor,  # (n, samples), another moment of each mix
+                  ) -> dict[str, torch.Tensor]:  # layer → (n, k + 4, size), to be `compared`
+    "What each layer of a network gives; every sound is heard once. ValueError as `additivity`."
     x = torch.cat([_audible(stems), _extra(stems, other)], 1)
     found = [model.layers(x[:, j]) for j in range(x.shape[1])]
-    return {name: _compared(torch.stack([f[name] for f in found], 1), stems.shape[1]) for name in found[0]}
+    return {name: torch.stack([f[name] for f in found], 1) for name in found[0]}
 
 # %% ../nbs/07_mixing.ipynb #22f857bc
 MELS = 64    #: rows of a block
