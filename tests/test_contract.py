@@ -9,7 +9,7 @@ import safetensors.torch
 import torch
 from matplotlib.figure import Figure
 
-from oplas import attributes, autoencoders, sampler
+from oplas import attributes, autoencoders, mixing, sampler
 from oplas.audio import LogMel
 from oplas.cache import write
 from oplas.divergences import mmd_test
@@ -41,6 +41,9 @@ def melodies(split):
     return (Melodies(bars(seed=split), torch.arange(64), torch.ones(64, dtype=torch.int64), tuple(map(str, range(64))), 24),) * 3
 
 
+def some_blocks(split): return torch.rand(32, 9, 64, 8, generator=torch.Generator().manual_seed(split))
+
+
 NOTES = plucks(1)
 PICTURES = LogMel().fit_transform(NOTES.audio[:3])
 
@@ -67,7 +70,8 @@ MODELS = {
     "autoencoder": Model(autoencoders.train_autoencoder, autoencoders.load_autoencoder, autoencoders.Autoencoder,
                          images(), images(3), dict(kind="vae", width=8, epochs=1)),
     "sampler": Model(sampler.train_sampler, sampler.load_sampler, sampler.Sampler, some_notes(0)[0], PICTURES, dict(epochs=1), dict(midi=60)),
-    "bars": Model(attributes.train_bars, attributes.load_bars, attributes.BarVAE, bars(), bars(3), dict(epochs=1, dims={"density": 1}))}
+    "bars": Model(attributes.train_bars, attributes.load_bars, attributes.BarVAE, bars(), bars(3), dict(epochs=1, dims={"density": 1})),
+    "blocks": Model(mixing.train_blocks, mixing.load_blocks, mixing.BlockAutoencoder, some_blocks(0), some_blocks(1)[0, :3], dict(epochs=1, dim=6))}
 
 
 @pytest.fixture(scope="module", params=MODELS)
@@ -77,6 +81,7 @@ def case(request, tmp_path_factory):
         patch.setenv("OPLAS_CACHE", str(tmp_path_factory.mktemp("cache")))
         patch.setattr(attributes, "bars_split", melodies)
         patch.setattr(sampler, "notes_split", some_notes)
+        patch.setattr(mixing, "_fit_blocks", some_blocks)
         sampler.pictures_split.cache_clear()
         yield MODELS[request.param]
         sampler.pictures_split.cache_clear()
