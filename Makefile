@@ -57,5 +57,6 @@ $(READY): pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --editable ".[audio,music,realtime,encoders,book,dev]" --constraint constraints.txt
 	$(BIN)/python -m pip install --quiet --no-deps musicnn==0.1.0  # alone: it asks for a NumPy of 2019; we read its weights only
+	@$(BIN)/python -m pip install --quiet --editable ".[effects]" --constraint constraints.txt --only-binary dawdreamer || echo "DawDreamer has no wheel for this machine: effects run in scipy (nbs/29c_fx.ipynb)"
 	@$(BIN)/python -c 'import umap, librosa; librosa.resample'  # they compile themselves once: set-up, instead of a reader's time
 	@touch $@

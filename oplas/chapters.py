@@ -88,6 +88,7 @@ TOOLBOX = (
     _tool("27_audio", title="Audio", extras=_SOUND),
     _tool("27b_descriptors", title="Descriptors", extras=_SOUND), _tool("28_music", title="Music", extras=_MUSIC),
     _tool("29_tunes", title="Tunes", extras=_MUSIC), _tool("29b_stems", title="Stems", extras=_MUSIC),
+    _tool("29c_fx", title="Effects on the fly", extras="book,audio,effects"),
     _tool("30_metrics", title="Metrics"),
     _tool("31_widgets", title="Widgets", extras=_SOUND), _tool("31b_web", title="Networks in the page", extras=_SOUND),
     _tool("31c_pad", title="A pad to play", extras=_SOUND), _tool("32_book", title="The book machine"),

@@ -141,6 +141,7 @@ class VGG(Tagger):
         self.norms = nn.ModuleList(nn.BatchNorm2d(size, eps=1e-3) for size in (1, 128, 128, 128, 128, 128))
         self.convs = nn.ModuleList(nn.Conv2d(size, 128, 3, padding=1) for size in (1, 128, 128, 128, 128))
         self.dense = nn.Linear(256, 50)
+        self.to(memory_format=torch.channels_last)  # channels side by side in memory: half the time on a CPU
 
     def hear(self, logmel) -> dict[str, torch.Tensor]:  # (n, 187, 96) → name → (n, size)
         "pool1 … pool5, logits, tags. ValueError on another shape."

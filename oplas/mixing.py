@@ -10,6 +10,7 @@ from dataclasses import dataclass, fields
 import numpy as np
 import torch
 import torch.nn.functional as F
+from sklearn.exceptions import NotFittedError
 from torch import nn
 from .audio import LogMel, griffin_lim, mel_to_linear, play, sound_html
 from .cache import load_or_train
@@ -19,18 +20,19 @@ from .kit import in_threads
 from .models import Savable, fresh
 from .pad import LatentPad
 from .pictures import deal
-from .stems import Chunks, chunks, tune_stems
+from .stems import Chunks, Multitracks, chunks, tune_stems
+from .studies import sweep
 from .training import fit
 from .web import to_web
 
 # %% auto #0
-__all__ = ['TERMS', 'SONGS', 'DRUMS', 'MELS', 'FRAMES', 'BLOCKS', 'twist', 'untwist', 'dots', 'encoded', 'Additivity',
+__all__ = ['TERMS', 'SONGS', 'DRUMS', 'MELS', 'FRAMES', 'BLOCKS', 'twist', 'untwist', 'dots', 'encoded', 'Additivity', 'compared',
            'additivity', 'invariance', 'variance', 'covariance', 'reconstruction', 'mixing_loss', 'Residual',
-           'TrainedProjector', 'train_projector', 'effective_rank', 'mixing_error', 'with_mixes', 'relations',
-           'TanhFeatures', 'Projector', 'add', 'subtract', 'remix', 'pieces', 'parts', 'real_codes', 'found', 'judged',
-           'layer_additivity', 'picture_maker', 'blocks', 'song_blocks', 'BlockAutoencoder', 'train_blocks',
-           'load_blocks', 'Mixer', 'load_mixer', 'si_sdr', 'log_spectral_distance', 'Faders', 'fader_pad',
-           'first_listen']
+           'TrainedProjector', 'train_projector', 'effective_rank', 'inverse_error', 'mixing_error', 'with_mixes',
+           'relations', 'TanhFeatures', 'Projector', 'add', 'subtract', 'remix', 'pieces', 'stems_of', 'parts',
+           'layer_codes', 'real_codes', 'found', 'judged', 'heard_by_layer', 'picture_maker', 'blocks', 'song_blocks',
+           'BlockAutoencoder', 'train_blocks', 'load_blocks', 'Mixer', 'load_mixer', 'si_sdr', 'log_spectral_distance',
+           'by_song', 'Faders', 'fader_pad', 'first_listen']
 
 # %% ../nbs/07_mixing.ipynb #fe1921ab
 def _level(u, a, b=.1, s=.9):
@@ -129,8 +131,10 @@ def _extra(stems, other):
     mix = stems.sum(1)
     return torch.stack([mix, other, torch.zeros_like(mix), mix / 2], 1)
 
-def _compared(y, k) -> Additivity:
-    "From codes (n, k + 4, dim): of the stems, and of `_extra`."
+def compared(y: torch.Tensor,  # codes (n, k + 4, dim): of the stems, the mix, another mix, silence, half the mix
+             k: int,           # stems
+            ) -> Additivity:
+    "How far sums of codes are from codes of sums."
     each, (mix, other, silence, half) = y[:, :k], y[:, k:].unbind(1)
     total = each.sum(1)
     apart = total - k * silence, mix - silence
@@ -147,7 +151,7 @@ def additivity(encode: Callable,     # (n, *item) → (n, dim)
     encoder whose codes differ in length."""
     mix = _audible(stems).sum(1)
     other = mix.roll(1, 0) if other is None else shaped("other", other, *mix.shape, kind="float")
-    return _compared(encoded(encode, torch.cat([stems, _extra(stems, other)], 1)), stems.shape[1])
+    return compared(encoded(encode, torch.cat([stems, _extra(stems, other)], 1)), stems.shape[1])
 
 # %% ../nbs/07_mixing.ipynb #fff4acc2
 def invariance(z_sum, z_mix) -> torch.Tensor:
@@ -222,6 +226,12 @@ def effective_rank(z: torch.Tensor,  # (n, dim)
     power = torch.linalg.svdvals(centred - centred.mean(0)).square()
     return float(torch.special.entr(power / power.sum().clamp(min=1e-300)).sum().exp())
 
+def inverse_error(again: torch.Tensor,  # (n, dim), what came back
+                  y: torch.Tensor,      # (n, dim), codes
+                 ) -> float:            # 0 is perfect, 1 what the mean of all codes would give
+    "‖again - y‖ / ‖y - mean of y‖, over all rows together."
+    return float((again - y).norm() / (y - y.mean(0)).norm())
+
 def mixing_error(z_sum: torch.Tensor,  # (n, dim)
                  z_mix: torch.Tensor,  # (n, dim)
                 ) -> float:
@@ -247,14 +257,18 @@ def relations(k: int,            # stems
 # %% ../nbs/07_mixing.ipynb #8481ade0
 class TanhFeatures(nn.Module):
     "φ(y) = [u, tanh(u W + b), 1], u = y standardised, W and b random (after Rahimi and Recht 2008)."
-    def __init__(self, y, n, spread, seed):  # y (rows, dim) to standardise by
+    def __init__(self, mean, std, weight, bias):
         super().__init__()
+        for name, value in dict(mean=mean, std=std, weight=weight, bias=bias).items(): self.register_buffer(name, value)
+
+    @classmethod
+    def drawn(cls, y, n, spread, seed):
+        "Features to standardise y (rows, dim) by, n of them random."
         g, std = torch.Generator().manual_seed(seed), y.std(0)
         least = .2 * std.square().mean().sqrt()    # a dimension that hardly moves is not blown up
         weight = torch.randn(y.shape[1], n, generator=g) * spread / math.sqrt(y.shape[1])
         bias = (2 * torch.rand(n, generator=g) - 1) * spread
-        for name, value in dict(mean=y.mean(0), std=std.clamp(min=least), weight=weight, bias=bias).items():
-            self.register_buffer(name, value.to(y))
+        return cls(y.mean(0), std.clamp(min=least), weight.to(y), bias.to(y))
 
     def forward(self, y):
         u = (y - self.mean) / self.std
@@ -271,6 +285,19 @@ def _moments(features, y, r, mixes):
         excess = excess + gap.T @ gap / (len(y) * len(r))
     return power, excess
 
+# %% ../nbs/07_mixing.ipynb #efe339f5
+def _directions(power, excess, dims, trust):
+    "The generalised eigenproblem: all λ, sizes and weights of the first directions. ValueError if there are too few."
+    eye = torch.eye(len(power), dtype=power.dtype)
+    size, vectors = torch.linalg.eigh(power + 1e-12 * power.diagonal().mean() * eye)  # zeros alone stop the solver
+    kept = size > 1e-12 * size[-1]    # the others are rounding
+    white = vectors[:, kept] / size[kept].sqrt()
+    spectrum, axes = torch.linalg.eigh(white.T @ excess @ white)
+    if len(axes) < dims: raise ValueError(f"dims must be at most {len(axes)}, got {dims}")
+    sizes = spectrum[:dims].clamp(min=1e-6) ** (-trust / 2)    # an error of .1 % is none
+    sizes = sizes / sizes.square().mean().sqrt()
+    return dict(spectrum=spectrum, sizes=sizes, weight=white @ axes[:, :dims] * sizes)
+
 # %% ../nbs/07_mixing.ipynb #0eec958d
 class Projector(nn.Module):
     """h and its approximate inverse without gradient descent: the directions of random features in which sums of
@@ -280,13 +307,14 @@ class Projector(nn.Module):
                  spread: float = 1.,           # of their weights
                  damping: float = .01,         # price of large weights of h
                  ridge: float = 1e-6,          # price of large weights of the way back
+                 trust: float = 0.,            # size of a direction, λ^(-trust/2): 0 all alike, 1 all err alike
                  seed: int = 0,                # of the features
                 ):
         super().__init__()
         self.dims, self.count = whole("dims", dims, 1), whole("features", features, 0)
         self.seed = whole("seed", seed, 0)
         self.spread, self.ridge = positive("spread", spread), positive("ridge", ridge)
-        self.damping = number("damping", damping, 0)
+        self.damping, self.trust = number("damping", damping, 0), number("trust", trust, 0)
 
     @torch.no_grad()
     def fit(self, codes: torch.Tensor,      # (n, m, dim): m sounds of each song, such as `with_mixes`
@@ -297,15 +325,10 @@ class Projector(nn.Module):
         r = shaped("relations", relations, "r ≥ 1", y.shape[1], kind="float").double()
         if len(y) < self.dims:
             raise ValueError(f"codes must be of {self.dims} songs or more, one for each dimension, got {len(y)}")
-        self.features = TanhFeatures(y.flatten(0, 1), self.count, self.spread, self.seed)
+        self.features = TanhFeatures.drawn(y.flatten(0, 1), self.count, self.spread, self.seed)
         power, excess = _moments(self.features, y, r, (r == -1).any(0))
-        size, vectors = torch.linalg.eigh(power)
-        kept = size > 1e-12 * size[-1]    # the others are rounding
-        white = vectors[:, kept] / size[kept].sqrt()
-        excess = excess + self.damping * torch.eye(len(excess), dtype=excess.dtype)
-        self.spectrum, axes = torch.linalg.eigh(white.T @ excess @ white)
-        self.weight = white @ axes[:, :self.dims]
-        if self.weight.shape[1] < self.dims: raise ValueError(f"dims must be at most {len(axes)}, got {self.dims}")
+        found = _directions(power, excess + self.damping * torch.eye(len(excess)), self.dims, self.trust)
+        for name, value in found.items(): self.register_buffer(name, value)
         self._fit_back(y.flatten(0, 1))
         return self
 
@@ -313,20 +336,27 @@ class Projector(nn.Module):
         "Ridge regression from features of z to y, on rows spread over the songs."
         y = y[::max(1, len(y) // most)]
         z = self.transform(y)
-        self.back = TanhFeatures(z, self.count, self.spread, self.seed + 1)
+        self.back = TanhFeatures.drawn(z, self.count, self.spread, self.seed + 1)
         phi = self.back(z)
         eye = torch.eye(phi.shape[1], dtype=phi.dtype)
-        self.inverse = torch.linalg.solve(phi.T @ phi / len(phi) + self.ridge * eye, phi.T @ y / len(phi))
+        inverse = torch.linalg.solve(phi.T @ phi / len(phi) + self.ridge * eye, phi.T @ y / len(phi))
+        self.register_buffer("inverse", inverse)
 
     def transform(self, y: torch.Tensor,   # (..., dim)
                  ) -> torch.Tensor:        # (..., dims), float64
-        "Codes of the encoder to codes that add up. AttributeError before `fit`."
+        "Codes of the encoder to codes that add up. NotFittedError before `fit`."
+        self._fitted()
         return self.features(y.double()) @ self.weight
 
     def inverse_transform(self, z: torch.Tensor,  # (..., dims)
                          ) -> torch.Tensor:       # (..., dim), float64
-        "Back to codes of the encoder, nearly."
+        "Back to codes of the encoder, nearly. NotFittedError before `fit`."
+        self._fitted()
         return self.back(z.double()) @ self.inverse
+
+    def _fitted(self):
+        if not hasattr(self, "weight"):
+            raise NotFittedError("this Projector has to be fitted first: h.fit(codes, relations)")
 
 # %% ../nbs/07_mixing.ipynb #78a3a838
 def add(h: nn.Module,     # a projector
@@ -366,28 +396,39 @@ def pieces(first: int = 0,        # song
     start = torch.cat([c.start for c in cut])
     return Chunks(*columns, torch.arange(first, last), start, songs.names, songs.sample_rate)
 
+def stems_of(songs: np.ndarray,  # numbers
+            ) -> torch.Tensor:   # (songs, 4, samples)
+    "The stems of some of the chapter's songs."
+    return torch.cat([pieces(int(k), int(k) + 1).stems for k in songs])
+
 def parts(seed: int) -> tuple[np.ndarray, np.ndarray]:  # songs to fit on, songs to test on
     "Three quarters of the songs, and the rest. ValueError on a negative seed."
     part = deal(np.arange(SONGS), (.75, .25), seed)
     return np.flatnonzero(part == 0), np.flatnonzero(part == 1)
 
 # %% ../nbs/07_mixing.ipynb #6f803123
-_TOP = "pool5", "penultimate"
-_BELOW = "pool1", "pool2", "pool3", "pool4", "timbral", "temporal", "cnn1", "cnn2", "cnn3"
+_PICTURES = "mel power", "log-mel"
+_NETWORK = ("pool1", "pool2", "pool3", "pool4", "pool5", "timbral", "temporal", "cnn1", "cnn2", "cnn3", "penultimate")
 
 @torch.no_grad()
-def _real_codes(network, first, last) -> dict[str, torch.Tensor]:
-    "Codes of some songs' `with_mixes`, (songs, 9, size): the embedding, and all layers below it side by side."
+def layer_codes(model,                # from `oplas.encoders.musicnn`
+                stems: torch.Tensor,  # (n, k, samples)
+               ) -> dict[str, torch.Tensor]:  # layer → (n, 2k + 1, size), from mel power to the embedding
+    "Codes of `with_mixes` by layer, pictures and hidden layers as means over time. ValueError as `Encoder.layers`."
+    layers = model.layers(with_mixes(stems).flatten(0, 1))
+    pictures = {name: layers[name].unflatten(1, (model.frames, model.mels)).mean(1) for name in _PICTURES}
+    kept = pictures | {name: layers[name] for name in _NETWORK if name in layers}
+    return {name: y.unflatten(0, (len(stems), -1)) for name, y in kept.items()}
+
+def _real_codes(network, first, last):
     model = musicnn(network)
-    def hear(start): return model.layers(with_mixes(pieces(start, min(start + 10, last)).stems).flatten(0, 1))
+    def hear(start): return layer_codes(model, pieces(start, min(start + 10, last)).stems)
     found = in_threads(hear, range(first, last, 10))
-    def side_by_side(names): return torch.cat([torch.cat([f[n] for f in found]) for n in names if n in found[0]], 1)
-    return {"embedding": side_by_side(_TOP).unflatten(0, (last - first, 9)),
-            "below": side_by_side(_BELOW).unflatten(0, (last - first, 9))}
+    return {name: torch.cat([f[name] for f in found]) for name in found[0]}
 
 def real_codes(network: str,    # one of `oplas.encoders.NETWORKS`
                first: int = 0, last: int = SONGS,  # songs
-              ) -> dict[str, torch.Tensor]:  # "embedding" and "below": (songs, 9, size)
+              ) -> dict[str, torch.Tensor]:  # layer → (songs, 9, size)
     "What a trained network hears in the songs' `with_mixes`, from the cache, or computed and kept there."
     return load_or_train("mixing-codes", dict(network=network, first=first, last=last), _real_codes)
 
@@ -412,14 +453,14 @@ def judged(z: torch.Tensor,  # (songs, 9, …, dims), of `with_mixes`
 
 # %% ../nbs/07_mixing.ipynb #bc695bfc
 @torch.no_grad()
-def layer_additivity(model,                # from `oplas.encoders`
-                     stems: torch.Tensor,  # (n, k, samples)
-                     other: torch.Tensor,  # (n, samples), another moment of each mix
-                    ) -> dict[str, Additivity]:
-    "`additivity` of each layer of a network, which hears every sound once. ValueError as `additivity`."
+def heard_by_layer(model,                # from `oplas.encoders`
+                   stems: torch.Tensor,  # (n, k, samples)
+                   other: torch.Tensor,  # (n, samples), another moment of each mix
+                  ) -> dict[str, torch.Tensor]:  # layer → (n, k + 4, size), to be `compared`
+    "What each layer of a network gives; every sound is heard once. ValueError as `additivity`."
     x = torch.cat([_audible(stems), _extra(stems, other)], 1)
     found = [model.layers(x[:, j]) for j in range(x.shape[1])]
-    return {name: _compared(torch.stack([f[name] for f in found], 1), stems.shape[1]) for name in found[0]}
+    return {name: torch.stack([f[name] for f in found], 1) for name in found[0]}
 
 # %% ../nbs/07_mixing.ipynb #22f857bc
 MELS = 64    #: rows of a block
@@ -438,10 +479,11 @@ def blocks(sounds: torch.Tensor,  # (..., samples), 3 s
     picture = picture_maker()(sounds)[..., :BLOCKS * FRAMES]
     return picture.unflatten(-1, (BLOCKS, FRAMES)).movedim(-2, -3)
 
-@functools.lru_cache(1)
-def song_blocks() -> torch.Tensor:  # (songs, 9, 23, 64, 8)
-    "Blocks of all songs' `with_mixes`."
-    return torch.cat([blocks(with_mixes(pieces(k, k + 20).stems)) for k in range(0, SONGS, 20)])
+def song_blocks(songs: np.ndarray,  # numbers
+               ) -> torch.Tensor:   # (songs, 9, 23, 64, 8)
+    "Blocks of some songs' `with_mixes`."
+    few = np.array_split(songs, math.ceil(len(songs) / 20))
+    return torch.cat([blocks(with_mixes(stems_of(some))) for some in few])
 
 # %% ../nbs/07_mixing.ipynb #a555dcf0
 def _mlp(*sizes):
@@ -452,16 +494,16 @@ class BlockAutoencoder(Savable, nn.Module):
     "Blocks of sound as codes, and back: two hidden layers each way."
     def __init__(self, dim: int = 48, width: int = 256):
         super().__init__()
-        self.config, self.dim = dict(dim=dim, width=width), dim
+        self.config, self.dim = dict(dim=whole("dim", dim, 1), width=whole("width", width, 1)), dim
         self.encoder, self.decoder = _mlp(MELS * FRAMES, width, width, dim), _mlp(dim, width, width, MELS * FRAMES)
 
     def encode(self, x: torch.Tensor) -> torch.Tensor:  # (n, 64, 8) → (n, dim)
-        "Codes of blocks. ValueError on another shape."
-        return self.encoder(shaped("x", x, "n", MELS, FRAMES, kind="float").flatten(1) + 1)
+        "Codes of blocks. ValueError on another shape, or NaN."
+        return self.encoder(finite("x", shaped("x", x, "n", MELS, FRAMES, kind="float")).flatten(1) + 1)
 
     def decode(self, z: torch.Tensor) -> torch.Tensor:  # (n, dim) → (n, 64, 8)
-        "Blocks of codes. ValueError on another shape."
-        return self.decoder(shaped("z", z, "n", self.dim, kind="float")).unflatten(1, (MELS, FRAMES)) - 1
+        "Blocks of codes. ValueError on another shape, or NaN."
+        return self.decoder(finite("z", shaped("z", z, "n", self.dim, kind="float"))).unflatten(1, (MELS, FRAMES)) - 1
 
 # %% ../nbs/07_mixing.ipynb #b66998ed
 def _reconstructs(model, x): return F.mse_loss(model.decode(model.encode(x)), x)
@@ -490,7 +532,8 @@ def train_blocks(x: torch.Tensor,        # (n, 9, 64, 8), blocks of `with_mixes`
     fit(model, loss, data, epochs=epochs, batch_size=rows, lr=2e-3, seed=seed, progress=progress)
     return model.cpu()
 
-def _fit_blocks(split): return song_blocks()[parts(split)[0]].transpose(1, 2).flatten(0, 1)
+@functools.lru_cache(1)
+def _fit_blocks(split): return song_blocks(parts(split)[0]).transpose(1, 2).flatten(0, 1)
 
 def _trained_blocks(linear, dim, epochs, seed, split, progress=None):
     return train_blocks(_fit_blocks(split), linear, dim, epochs, seed, progress).state_dict()
@@ -531,6 +574,13 @@ class Mixer:
         "Mel magnitudes of three seconds."
         return picture_maker().inverse(self.decode(z).movedim(-3, -2).flatten(-2))
 
+    def without(self, mix: torch.Tensor,   # (n, samples)
+                part: torch.Tensor,        # (n, samples)
+               ) -> torch.Tensor:          # (n, samples)
+        "The sound of a mix with the vectors of one of its parts taken off."
+        z = self.embed(blocks(mix))
+        return self.filtered(z - self.embed(blocks(part)), z, mix)
+
     def filtered(self, z: torch.Tensor,      # (n, 23, dims), what should sound
                  z_mix: torch.Tensor,        # (n, 23, dims), where the mix lies
                  mix: torch.Tensor,          # (n, samples)
@@ -549,15 +599,27 @@ def _bands(share, sound):
     return torch.istft(spectrum * bins, 1024, 256, window=window, length=sound.shape[-1])
 
 # %% ../nbs/07_mixing.ipynb #04ad5365
+def _fitted_projector(dims, seed, split):
+    y = Mixer(load_blocks(seed=seed, split=split)).embed(_fit_blocks(split)[::4])
+    return Projector(dims, damping=.05, trust=1., seed=seed).fit(y, relations(4)).state_dict()
+
+def _restored(dims, tensors):
+    "A projector again from its `state_dict()`."
+    h = Projector(dims)
+    h.features, h.back = (TanhFeatures(*(tensors[f"{name}.{k}"] for k in ("mean", "std", "weight", "bias")))
+                          for name in ("features", "back"))
+    for name in ("spectrum", "sizes", "weight", "inverse"): h.register_buffer(name, tensors[name])
+    return h
+
 def load_mixer(linear: bool = False,  # an encoder trained to be linear; else one with a projector
-               dims: int = 20,        # of the projector
+               dims: int = 28,        # of the projector
                seed: int = 0, split: int = 0,
               ) -> Mixer:
-    "The chapter's instrument: its own encoder, and where it is not linear, a projector."
+    "The chapter's instrument: its own encoder, and where it is not linear, a projector; from the cache, or made."
     model = load_blocks(linear, seed=seed, split=split)
     if linear: return Mixer(model)
-    y = Mixer(model).embed(_fit_blocks(split)[::4])
-    return Mixer(model, Projector(dims, spread=.5, damping=1e-3, seed=seed).fit(y, relations(4)))
+    kept = load_or_train("mixing-projector", dict(dims=dims, seed=seed, split=split), _fitted_projector)
+    return Mixer(model, _restored(dims, kept))
 
 # %% ../nbs/07_mixing.ipynb #83f7bac0
 def si_sdr(estimate: torch.Tensor,  # (..., samples)
@@ -575,6 +637,27 @@ def log_spectral_distance(a: torch.Tensor,  # magnitudes (..., bands, frames)
     "Root mean square over bands of the difference in level, mean over frames; what lies under the floor counts little."
     level = [20 * (x + floor).log10() for x in (a, b)]
     return (level[0] - level[1]).square().mean(-2).sqrt().mean(-1)
+
+# %% ../nbs/07_mixing.ipynb #ad310beb
+def by_song(tracks: Multitracks,       # of `oplas.stems.stems`, 3 s a song or more
+            network: str = "MTT_vgg",  # one of `oplas.encoders.NETWORKS`
+            each: int = 4,             # pieces cut from each song
+            dims: int = 16, seed: int = 0,
+           ) -> list[dict]:            # a row for each song that was not fitted on
+    "Mixing errors of the codes of songs and of their projections, split by song. ValueError as `chunks` and `deal`."
+    model, k = musicnn(network), len(tracks.names)
+    def hear(i): return layer_codes(model, chunks(tracks[i:i + 1], each, seed=seed + i, leave_out=0.).stems)
+    heard = in_threads(hear, range(len(tracks)))
+    codes = {name: torch.stack([song[name] for song in heard]) for name in heard[0]}  # (songs, each, 2k + 1, size)
+    *lower, top = [*codes][2:]
+    spaces = {"embedding": codes[top], "below": torch.cat([codes[name] for name in lower], -1)}
+    part = deal(tracks.titles, (.75, .25), seed)
+    for name, y in [*spaces.items()]:
+        h = Projector(dims, damping=.1, ridge=.1, trust=1., seed=seed).fit(y[part == 0].flatten(0, 1), relations(k))
+        spaces[f"{name}, h"] = h.transform(y)
+    def error(y): return mixing_error(y[:, :k].sum(1), y[:, k])
+    return [{"song": tracks.titles[i]} | {name: error(y[i]) for name, y in spaces.items()}
+            for i in np.flatnonzero(part == 1)]
 
 # %% ../nbs/07_mixing.ipynb #9bb11e1a
 class Faders(nn.Module):
@@ -619,15 +702,13 @@ def fader_pad(mixer: Mixer, song: int,  # number in the chapter's music
 # %% ../nbs/07_mixing.ipynb #1ced4d19
 def first_listen() -> LatentPad:
     "Play a mix, the mix - drums in codes and in z, and the truth, of a song that was not fitted; give its faders."
-    mixer, song = load_mixer(), int(parts(0)[1][2])
+    both = sweep(load_mixer, {"projector": {}, "linear encoder": {"linear": True}}, seeds=[0])  # trained side by side
+    mixer, song = both["projector", 0], int(parts(0)[1][2])
     music = pieces(song, song + 1)
     mix, drums = music.mix, music.stems[:, DRUMS]
-
-    def less(space):
-        z = space.embed(blocks(mix))
-        return space.filtered(z - space.embed(blocks(drums)), z, mix)
-    sounds = {"The mix": mix, "Mix − drums, subtracted in the codes as they are": less(Mixer(mixer.model)),
-              "Mix − drums, subtracted in the space of this chapter": less(mixer),
+    as_they_are = Mixer(mixer.model)
+    sounds = {"The mix": mix, "Mix − drums, subtracted in the codes as they are": as_they_are.without(mix, drums),
+              "Mix − drums, subtracted in the space of this chapter": mixer.without(mix, drums),
               "The truth: the mix without drums": mix - drums}
     for title, sound in sounds.items(): play(sound[0], music.sample_rate, title)
     return fader_pad(mixer, song)

@@ -62,7 +62,7 @@ def _refused(sound, length) -> str:
     "Why a sound is left out, or nothing."
     if len(sound) != length: return "another length"
     if not torch.isfinite(sound).all(): return "NaN or Inf"
-    return "silence" if sound.abs().max() < 1e-4 else ""
+    return "" if (sound.abs() >= 1e-4).any() else "silence"
 
 def _described(sounds, descriptors, sample_rate, length) -> tuple[np.ndarray, list[str]]:
     "Descriptors of sounds, (n, k), NaN where one is left out; and why it is."
@@ -81,7 +81,7 @@ def _kept(ask, z, path, key) -> tuple[np.ndarray, list[str]]:
     "A batch, from its file if it is there. ValueError if what is there belongs to other questions."
     try: found = path and read(path)
     except ValueError: found = None  # damaged: asked again, written again
-    if found and found[1]["key"] != key:
+    if found and (not isinstance(found[1], dict) or found[1].get("key") != key):
         raise ValueError(f"folder: {path} belongs to other codes, descriptors or another decoder; give an empty folder")
     if found: return found[0]["values"].numpy(), found[1]["why"]
     values, why = ask(z)
@@ -119,7 +119,7 @@ def listen(decode: Callable,            # codes (n, dim) → sounds, (n, samples
           ) -> Heard:
     """What a decoder's sounds are like, batch by batch through joblib (`joblib.parallel_config`). Silence, NaN and
     odd lengths are left out, and counted. ValueError on bad codes, sounds or descriptors."""
-    z = finite("z", shaped("z", torch.as_tensor(z).float(), "n ≥ 1", "dim ≥ 1", kind="float"))
+    z = finite("z", shaped("z", torch.as_tensor(z).detach().float(), "n ≥ 1", "dim ≥ 1", kind="float"))
     descriptors, parts = DESCRIPTORS if descriptors is None else descriptors, z.split(BATCH)
     sounds = _sounds(decode, parts[0])
     length = statistics.mode(map(len, sounds))
@@ -160,15 +160,20 @@ class Spreads(BaseEstimator):
         "Scales of what was heard. ValueError unless 20 sounds are left, and a descriptor that varies."
         spread = np.ptp(heard.values, 0) > 1e-6 * np.abs(heard.values).max(0)
         names = tuple(name for name, varies in zip(heard.names, spread) if varies)
-        for name in set(heard.names) - set(names): warnings.warn(f"{name} is left out: no two sounds differ in it")
+        for name in heard.names:
+            if name not in names: warnings.warn(f"{name} is left out: no two sounds differ in it")
         if not names or len(heard.z) < 20:
             raise ValueError(f"heard must be 20 sounds that differ, got {len(heard.z)}, which differ in {names}")
         self.names, self.z_, self.length_, self.values_ = names, heard.z, heard.length, heard.values[:, spread]
-        self.power_ = PowerTransformer(standardize=False).fit(self.values_).lambdas_
+        power = PowerTransformer(standardize=False).fit(self.values_).lambdas_
+        off = np.abs(_unbent(_bent(self.values_, power), power) - self.values_).max(0)
+        self.power_ = np.where(off < 1e-6 * np.ptp(self.values_, 0), power, 1.)  # 1, no bend, if it rounds too much
         bent = _bent(self.values_, self.power_)
         self.mean_, self.spread_ = bent.mean(0), bent.std(0)
         self.steps_ = self.to_steps(self.values_)
         self.centre_, self.width_ = heard.z.double().mean(0).numpy(), heard.z.double().std(0).numpy()
+        if still := np.flatnonzero(self.width_ == 0).tolist():
+            raise ValueError(f"prior must vary in every number of a code, counted from 0, got one value in {still}")
 
     def to_steps(self, values) -> np.ndarray:  # (n, k)
         "Units to spreads."
@@ -181,7 +186,7 @@ class Spreads(BaseEstimator):
 
     def to_x(self, z) -> np.ndarray:  # (n, dim)
         "Codes to places in widths of the prior."
-        return (np.asarray(z, dtype=float) - self.centre_) / self.width_
+        return (torch.as_tensor(z).detach().double().numpy() - self.centre_) / self.width_
 
     def to_z(self, x) -> torch.Tensor:  # (n, dim)
         "Places to codes."
@@ -266,9 +271,9 @@ class Surrogate(Spreads):
         return new.learn(Heard(self.z_, self.values_[:, which], tuple(names), {}, self.length_), seed)
 
     def steps(self, z) -> np.ndarray:  # (n, dim) → (n, k)
-        "What the sounds of codes will be like, in spreads. NotFittedError; ValueError on codes of another size."
+        "What the sounds of codes will be like, in spreads. NotFittedError; ValueError on bad codes."
         check_is_fitted(self, "net_")
-        z = shaped("z", torch.as_tensor(z), "n ≥ 1", len(self.centre_), kind="float")
+        z = finite("z", shaped("z", torch.as_tensor(z), "n ≥ 1", len(self.centre_), kind="float"))
         return self.net_(self.to_x(z))
 
     def predict(self, z) -> np.ndarray:  # (n, dim) → (n, k)
@@ -305,6 +310,19 @@ class Scores:
         return {"descriptor": list(self.names), "R²": self.r2, "linear": self.linear, "ceiling": self.ceiling,
                 "a hair away": self.hair}
 
+    def plot(self):
+        "The surrogate's R² between the straight line's and the ceiling; returns the figure."
+        import matplotlib.pyplot as plt
+        fig, ax = plt.subplots(figsize=(6.4, .6 + .28 * len(self.names)), layout="constrained")
+        rows = np.arange(len(self.names))[::-1]
+        ax.plot(self.linear, rows, "x", label="straight line")
+        ax.plot(self.r2, rows, "o", label="surrogate")
+        ax.plot(self.ceiling, rows, "|", ms=12, label="ceiling")
+        ax.set(yticks=rows, yticklabels=[name.replace("_", " ") for name in self.names], xlabel="R² of new sounds",
+               ylabel="descriptor")
+        ax.legend()
+        return fig
+
 def _share(a, b) -> np.ndarray:
     "The R² of a perfect prediction, if a and b are the same but for noise."
     return 1 - ((a - b) ** 2).mean(0) / 2 / a.var(0)
@@ -319,6 +337,7 @@ def score(surrogate: Surrogate,  # that was fitted
     hair = .02 * surrogate.width_ * np.random.default_rng(seed).standard_normal(z.shape)
     heard = [surrogate.heard(codes) for codes in (z, z, z + torch.from_numpy(hair).float())]
     good = np.isfinite(heard).all((0, 2))
+    if good.sum() < 2: raise ValueError(f"decode must give sounds that can be described, got {good.sum()} of {n}")
     first, again, near = (values[good] for values in heard)
     ridge = RidgeCV(np.logspace(-3, 3, 7)).fit(surrogate.to_x(surrogate.z_), surrogate.steps_)
     guesses = surrogate.steps(z[torch.from_numpy(good)]), ridge.predict(surrogate.to_x(z)[good])
@@ -336,16 +355,16 @@ def heatmap(surrogate: Surrogate,          # that was fitted
     check_is_fitted(surrogate, "net_")
     names = surrogate.names if names is None else [one_of("names", name, surrogate.names) for name in names]
     a, b = (whole("dims", d, 0, len(surrogate.centre_) - 1) for d in dims)
-    grid, x = np.linspace(-reach, reach, 61), np.zeros((61, 61, len(surrogate.centre_)))
+    if a == b or not names: raise ValueError(f"names and two dims that differ must be given, got {names}, {dims}")
+    grid, x = positive("reach", reach) * np.linspace(-1, 1, 61), np.zeros((61, 61, len(surrogate.centre_)))
     x[..., a], x[..., b] = np.meshgrid(grid, grid)
     values = surrogate.to_units(surrogate.net_(x.reshape(61 * 61, -1))).reshape(61, 61, -1)
     columns = min(4, len(names))
     fig, axes = plt.subplots(-(-len(names) // columns), columns, figsize=(6.4, 2 * -(-len(names) // columns)),
                              sharex=True, sharey=True, squeeze=False, layout="constrained")
     for ax, name in zip(axes.flat, names):
-        drawn = ax.contourf(grid, grid, values[..., surrogate.names.index(name)], 12)
-        bar_ = fig.colorbar(drawn, ax=ax)
-        bar_.ax.tick_params(labelsize=7)
+        drawn = ax.imshow(values[..., surrogate.names.index(name)], origin="lower", extent=[*grid[[0, -1]]] * 2)
+        fig.colorbar(drawn, ax=ax).ax.tick_params(labelsize=7)
         ax.set_title(f"{name.replace('_', ' ')} ({UNITS.get(name, '')})".replace(" ()", ""), fontsize=8)
     for ax in axes.flat[len(names):]: ax.axis("off")
     fig.supxlabel(f"z{a + 1}", fontsize=9)
@@ -413,6 +432,7 @@ def importance(surrogate: Surrogate,  # that was fitted
     z = _drawn(surrogate.prior, surrogate.decode, n, seed)
     y = surrogate.heard(z)
     good = np.isfinite(y).all(1)
+    if good.sum() < 2: raise ValueError(f"decode must give sounds that can be described, got {good.sum()} of {n}")
     x, y, lost = surrogate.to_x(z)[good], y[good], {"surrogate": [], "forest": []}
     for k in range(len(surrogate.names)):
         forest = RandomForestRegressor(100, max_features=.5, random_state=seed)
@@ -455,7 +475,7 @@ def mapping(surrogate: Surrogate) -> LinearMapping:
     held_out = cross_val_predict(ridge, x, y, cv=5)
     ridge.fit(x, y)
     r2 = r2_score(y, held_out, multioutput="raw_values")
-    return LinearMapping(surrogate.names, ridge.coef_, ridge.intercept_, r2)
+    return LinearMapping(surrogate.names, np.atleast_2d(ridge.coef_), np.atleast_1d(ridge.intercept_), r2)
 
 # %% ../nbs/09_surrogates.ipynb #1f5f69a8
 PULL = .02    #: how much a step away from a sound that was heard costs, beside an error of one spread
@@ -491,22 +511,38 @@ class Found:
     z: torch.Tensor       # (n, dim)
     asked: np.ndarray     # in units, (n, k); NaN: free
     promised: np.ndarray  # in units, (n, k)
+    aim: np.ndarray       # what was asked, in spreads, (n, k), which go on where no sample does
     heard: np.ndarray | None = None  # in units, (n, k), after `hear`
 
     def hear(self) -> Found:
         "Decode the codes, and describe what comes out."
-        self.heard = self.surrogate.to_units(self.surrogate.heard(self.z))
+        known, steps = self.surrogate, self.surrogate.heard(self.z)
+        self.heard = _unbent(known.mean_ + known.spread_ * steps, known.power_)  # measured, so never cut
         return self
 
     def errors(self, of: str = "heard") -> np.ndarray:  # (n, k), NaN where nothing was asked
-        "How far from what was asked, in spreads. ValueError on another word than heard or promised."
+        "How far from what was asked, in spreads. ValueError on another word than heard or promised, or before `hear`."
         values = getattr(self, one_of("of", of, ("heard", "promised")))
-        return self.surrogate.to_steps(values) - self.surrogate.to_steps(self.asked)
+        if values is None: raise ValueError("of must be promised until `hear` was called, got heard")
+        return self.surrogate.to_steps(values) - self.aim
 
     @property
     def reached(self) -> np.ndarray:  # (n,), bool
         "Whether all that was asked is promised, to a quarter of a spread."
         return ~(np.abs(self.errors("promised")) > .25).any(1)
+
+    def plot(self, names: Sequence[str]):  # descriptors
+        "What was asked, promised and, after `hear`, heard, in their order; returns the figure."
+        import matplotlib.pyplot as plt
+        fig, axes = plt.subplots(1, len(names), figsize=(6.4, 2.6), squeeze=False, layout="constrained")
+        for ax, name in zip(axes[0], names):
+            k = self.surrogate.names.index(one_of("names", name, self.surrogate.names))
+            ax.plot(self.asked[:, k], label="asked")
+            ax.plot(self.promised[:, k], "--", label="promised")
+            if self.heard is not None: ax.plot(self.heard[:, k], "o", ms=4, label="heard")
+            ax.set(title=name.replace("_", " ").capitalize(), xlabel="code", ylabel=UNITS.get(name) or "no unit")
+        axes[0, 0].legend()
+        return fig
 
     def to_dict(self) -> dict:
         "A column for each number: what was asked, promised and, after `hear`, heard."
@@ -522,9 +558,10 @@ def _wanted(surrogate, wishes, what) -> np.ndarray:  # (k,), NaN: free
     for name, v in wishes.items(): number(f"{what}: {one_of(what, name, surrogate.names)}", v)
     return np.array([wishes.get(name, np.nan) for name in surrogate.names], dtype=float)
 
-def _answer(surrogate, z, asked, promised, stacklevel=3) -> Found:
+def _answer(surrogate, z, aim, asked, promised, stacklevel=3) -> Found:
     "A result, with a word if what was asked lies out of reach."
-    found = Found(surrogate, z, np.broadcast_to(asked, promised.shape), surrogate.to_units(promised))
+    asked, aim = (np.broadcast_to(v, promised.shape) for v in (asked, aim))
+    found = Found(surrogate, z, asked, surrogate.to_units(promised), aim)
     if not found.reached.all():
         off = np.abs(found.errors("promised"))
         worst = surrogate.names[np.nanargmax(np.nanmax(np.where(np.isnan(off), 0, off), 0))]
@@ -544,11 +581,11 @@ def _search(surrogate, aim, near=None) -> tuple[np.ndarray, np.ndarray]:  # (k,)
     best = cost.argmin(keepdims=True)
     return x[best], net(x[best]) + off[best]
 
-def _again(surrogate, aim, x, heard) -> np.ndarray:
+def _again(surrogate, aim, x, heard, reach) -> np.ndarray:
     "Another place, from one that was decoded and heard, in spreads: (1, dim)."
     weights = np.isfinite(aim).astype(float)
     off = heard - surrogate.net_(x)
-    return _downhill(surrogate.net_, x, np.nan_to_num(aim) - off, weights, reach=.5)[0]
+    return _downhill(surrogate.net_, x, np.nan_to_num(aim) - off, weights, reach)[0]
 
 def navigate(surrogate: Surrogate,      # that was fitted
              z: torch.Tensor,           # where to start, (dim,) or (n, dim)
@@ -562,7 +599,8 @@ def navigate(surrogate: Surrogate,      # that was fitted
     z = torch.atleast_2d(torch.as_tensor(z))
     aim = surrogate.steps(z) + by
     x, promised = zip(*(_search(surrogate, row, near[None]) for row, near in zip(aim, surrogate.to_x(z))))
-    return _answer(surrogate, surrogate.to_z(np.concatenate(x)), surrogate.to_units(aim), np.concatenate(promised))
+    z, promised = surrogate.to_z(np.concatenate(x)), np.concatenate(promised)
+    return _answer(surrogate, z, aim, surrogate.to_units(aim), promised)
 
 def invert(surrogate: Surrogate,        # that was fitted
            target: Mapping[str, float], # descriptor → value in its unit; others are free
@@ -572,24 +610,31 @@ def invert(surrogate: Surrogate,        # that was fitted
     asked = _wanted(surrogate, target, "target")
     aim = surrogate.to_steps(asked[None])[0]
     x, promised = _search(surrogate, aim)
-    kept, least = None, np.inf
+    kept, least, reach = None, np.inf, .5
     for _ in range(whole("decodes", decodes, 0)):
         heard = surrogate.heard(surrogate.to_z(x))
+        if not np.isfinite(heard).all():  # nothing to go on from: back to the best that was heard
+            if kept is None: warnings.warn("the code has no sound that can be described", stacklevel=2)
+            else: x, promised = kept
+            break
         error = np.nansum((heard - aim) ** 2)
         if error < least: kept, least = (x, heard), error
-        x = _again(surrogate, aim, *kept)
+        else: reach = reach / 2  # that was too far; another, nearer to the best that was heard
+        x = _again(surrogate, aim, *kept, reach)
         promised = surrogate.net_(x) + kept[1] - surrogate.net_(kept[0])
-    return _answer(surrogate, surrogate.to_z(x), asked, promised)
+    return _answer(surrogate, surrogate.to_z(x), aim, asked, promised)
 
 # %% ../nbs/09_surrogates.ipynb #ce5bdfe9
 def follow(surrogate: Surrogate,                  # that was fitted
            curve: Mapping[str, Sequence[float]],  # descriptor → its value in its unit at each moment
           ) -> Found:                             # a code for each moment
     "A path of codes whose sounds follow a curve, each near the one before. Errors as `invert`."
-    lengths = {name: len(values) for name, values in curve.items()}
-    if not lengths or len(set(lengths.values())) > 1:
-        raise ValueError(f"curve must be values of one length, got {lengths}")
-    asked = np.stack([_wanted(surrogate, dict(zip(curve, row)), "curve") for row in zip(*curve.values())])
+    if not isinstance(curve, Mapping): raise ValueError(f"curve must be values by name, got {curve!r:.80}")
+    columns = {name: np.asarray(values) for name, values in curve.items()}
+    shapes = {name: column.shape for name, column in columns.items()}
+    if len(set(shapes.values())) != 1 or any(column.ndim != 1 or not len(column) for column in columns.values()):
+        raise ValueError(f"curve must be values of one length, got {shapes}")
+    asked = np.stack([_wanted(surrogate, dict(zip(columns, row)), "curve") for row in zip(*columns.values())])
     aim = surrogate.to_steps(asked)
     x, promise = _search(surrogate, aim[0])
     path, promised, off = [x], [promise], promise - surrogate.net_(x)
@@ -597,7 +642,7 @@ def follow(surrogate: Surrogate,                  # that was fitted
         x, _ = _downhill(surrogate.net_, x, np.nan_to_num(goal) - off, np.isfinite(goal).astype(float), reach=.5)
         path.append(x)
         promised.append(surrogate.net_(x) + off)
-    return _answer(surrogate, surrogate.to_z(np.concatenate(path)), asked, np.concatenate(promised))
+    return _answer(surrogate, surrogate.to_z(np.concatenate(path)), aim, asked, np.concatenate(promised))
 
 # %% ../nbs/09_surrogates.ipynb #c57fa23d
 _RATE = 22_050
@@ -664,8 +709,11 @@ class Word:
     scale: tuple[float, ...]  # its value at equal steps, from 0 to 1, in its unit
 
     def __post_init__(self):
-        if len(self.scale) < 2 or not (np.diff(self.scale) > 0).all():
-            raise ValueError(f"scale must be two values or more that rise, got {self.scale}")
+        try: scale = tuple(float(v) for v in self.scale)
+        except (TypeError, ValueError): scale = ()
+        if len(scale) < 2 or not np.isfinite(scale).all() or not (np.diff(scale) > 0).all():
+            raise ValueError(f"scale must be two values or more that rise, got {self.scale!r:.80}")
+        object.__setattr__(self, "scale", scale)
 
     def extended(self, position) -> np.ndarray:  # in units
         "The value at a position; below 0 and above 1 as the ends go on."
@@ -686,8 +734,8 @@ class FittedKnob:
     values: np.ndarray     # what is heard there, in the knob's unit, rising, (m,)
 
     def code(self, value) -> torch.Tensor:  # in the knob's unit, (n,) → (n, dim)
-        "Codes whose sounds have these values; the nearest that can be reached, with a warning."
-        value, (low, high) = np.atleast_1d(np.asarray(value, dtype=float)), self.values[[0, -1]]
+        "Codes whose sounds have these values; the nearest that can be reached, with a warning. ValueError on NaN."
+        value, (low, high) = finite("value", np.atleast_1d(np.asarray(value, dtype=float))), self.values[[0, -1]]
         if ((value < low - 1e-9) | (value > high + 1e-9)).any():
             warnings.warn(f"{self.knob.name} reaches {low:.3g} … {high:.3g} {self.knob.unit} here", stacklevel=2)
         t = np.interp(value, self.values, self.steps)
@@ -700,11 +748,10 @@ class FittedKnob:
 
     def module(self) -> nn.Sequential:
         "The same as a network, (1, 1) in the knob's unit → (1, dim): for a page, or for nn~."
-        slopes = np.diff(self.steps) / np.diff(self.values)
-        bends = np.diff(np.concatenate([[0], slopes, [0]]))  # flat before the first value and after the last
-        net = nn.Sequential(nn.Linear(1, len(bends)), nn.ReLU(), nn.Linear(len(bends), len(self.middle)))
-        start = self.middle + self.steps[0] * self.direction
-        numbers = np.ones((len(bends), 1)), -self.values, self.direction[:, None] * bends, start
+        rises, m = np.diff(self.values), len(self.values) - 1  # what is left of each stretch goes from 1 to 0
+        net = nn.Sequential(nn.Linear(1, m), nn.ReLU(), nn.Linear(m, m), nn.ReLU(), nn.Linear(m, len(self.middle)))
+        left, end = -self.direction[:, None] * np.diff(self.steps), self.middle + self.steps[-1] * self.direction
+        numbers = 1 / rises[:, None], -self.values[:-1] / rises, -np.eye(m), np.ones(m), left, end
         for p, v in zip(net.parameters(), numbers): p.data = torch.from_numpy(v).float()
         return net.requires_grad_(False)
 
@@ -734,6 +781,7 @@ def _placed(knob, middle, direction, t, heard) -> FittedKnob:
 def _fit(knob, ask, prior, seed) -> FittedKnob:
     "The corners say where the descriptor grows; the sounds that are left say what is heard along that line."
     z = prior(512, seed=whole("seed", seed, 0))
+    finite("prior", shaped("prior", z, 512, "dim ≥ 1", kind="float"))
     middle, width = z.mean(0).double().numpy(), z.std(0).double().numpy()
     corners = _corners(len(middle), seed)
     found = ask(torch.from_numpy(middle + width * corners).float())
@@ -779,11 +827,11 @@ class Knob(Word):
     def load(cls, path: str | os.PathLike) -> Knob:
         "Read a file by `save`. FileNotFoundError; ValueError if it is damaged, or of another version."
         try: content = json.loads(pathlib.Path(path).expanduser().read_bytes())
-        except ValueError as e: raise ValueError(f"{path} is damaged, or no knob: {e}") from e
+        except (ValueError, RecursionError) as e: raise ValueError(f"{path} is damaged, or no knob: {e}") from e
         if not isinstance(content, dict) or "knob" not in content: raise ValueError(f"{path} is no knob")
         if content["knob"] != _VERSION: raise ValueError(f"{path} has version {content['knob']}, this reads {_VERSION}")
         if content.pop("seal", None) != _seal(content): raise ValueError(f"{path} is damaged: its seal does not fit")
-        return cls(content["name"], content["unit"], tuple(content["scale"]))
+        return cls(*map(content.get, ("name", "unit", "scale")))
 
 # %% ../nbs/09_surrogates.ipynb #76ecd02c
 def make_knob(surrogate: Surrogate,  # that was fitted
@@ -806,6 +854,19 @@ class Transfer(NamedTuple):
     shared: np.ndarray  # (m,), across what all reach; empty if there is no such thing
     agreed: np.ndarray  # what is heard then, (generators, m)
 
+    def plot(self):
+        "Heard against asked: what each reaches, and the same requests to all; returns the figure."
+        import matplotlib.pyplot as plt
+        fig, axes = plt.subplots(1, 2, figsize=(6.4, 3), layout="constrained", sharey=True)
+        for k, name in enumerate(self.generators):
+            axes[0].plot(self.asked[k], self.heard[k], "o-", ms=3, label=name)
+            axes[1].plot(self.shared, self.agreed[k], "o-", ms=3)
+        axes[0].set(title="Across its own reach", xlabel="asked (position)", ylabel="heard (position)")
+        axes[1].set(title="The same requests to all", xlabel="asked (position)")
+        for ax in axes: ax.axline((.5, .5), slope=1, color="gray", lw=.8)
+        axes[0].legend(fontsize=8)
+        return fig
+
     def to_dict(self) -> dict:
         "A column each for the reach, the rank correlation of asked and heard, and the error, as a share of the knob."
         rho = [float(stats.spearmanr(a, h).statistic) for a, h in zip(self.asked, self.heard)]
@@ -820,6 +881,9 @@ def transfer(knob: Knob,
              seed: int = 0,
             ) -> Transfer:
     "Fit a knob to generators that it has not seen, and compare what comes out. ValueError as `Knob.fit`."
+    if not isinstance(generators, Mapping) or not generators:
+        raise ValueError(f"generators must be decoders with their priors by name, got {generators!r:.80}")
+    whole("count", count, 2)
     fitted = {name: knob.fit(*pair, sample_rate, descriptor, seed) for name, pair in generators.items()}
     def heard(name, values): return knob.hear(generators[name][0], fitted[name].code(values), sample_rate, descriptor)
     asked = {name: f.across(count) for name, f in fitted.items()}
@@ -834,10 +898,11 @@ def across_pitches(fitted: FittedKnob,
                    decodes: Sequence[Callable],  # the same generator at several pitches
                    count: int = 7,               # requests
                    sample_rate: int = 22_050,    # Hz
+                   descriptor: Callable | None = None,  # if the knob's is one of your own
                   ) -> np.ndarray:               # (pitches, count), positions of the knob
-    "What the same requests sound like at each pitch."
+    "What the same requests sound like at each pitch. ValueError as `Knob.hear`."
     z = fitted.code(fitted.across(count))
-    return np.stack([fitted.knob.hear(decode, z, sample_rate) for decode in decodes])
+    return np.stack([fitted.knob.hear(decode, z, sample_rate, descriptor) for decode in decodes])
 
 # %% ../nbs/09_surrogates.ipynb #30173ffa
 class Requests(nn.Module):
@@ -870,6 +935,7 @@ def requests(surrogate: Surrogate,  # that was fitted
     ValueError on unknown names or fewer than 100 requests."""
     check_is_fitted(surrogate, "net_")
     names = [one_of("names", name, surrogate.names) for name in (surrogate.names if names is None else names)]
+    if not names: raise ValueError("names must be one descriptor or more, got none")
     columns, rng = [surrogate.names.index(name) for name in names], np.random.default_rng(whole("seed", seed, 0))
     own = surrogate.steps_[rng.integers(len(surrogate.steps_), size=whole("n", n, 100) // 2)][:, columns]
     steps = np.concatenate([own, rng.uniform(-2, 2, (n - len(own), len(columns)))])
@@ -916,14 +982,15 @@ def sampler_knobs() -> LatentPad:
 
 # %% ../nbs/09_surrogates.ipynb #d9d65892
 #: what a sound must have for a descriptor to mean anything
-NEEDS = {"pitch": "a pitch", "attack_time": "one onset", "decay_time": "a fall"}
+NEEDS = {"pitch": ("a pitch",), "attack_time": ("one onset",), "decay_time": ("one onset", "a fall")}
 
 def domain(audio: torch.Tensor,         # sounds, (n, samples)
            sample_rate: int = 22_050,   # Hz
           ) -> dict[str, float]:        # what a sound must have → the share of the sounds that have it
     "Which sounds a descriptor is made for: half of the power periodic; a rise at the start; 10 dB less at the end."
     tonal = describe(audio, sample_rate, {"harmonicity": DESCRIPTORS["harmonicity"]}, progress=False)["harmonicity"]
-    level = audio.square().unfold(1, sample_rate // 20, sample_rate // 40).mean(2)  # windows of 50 ms
+    window, hop = int(sample_rate / 20), int(sample_rate / 40)
+    level = torch.as_tensor(audio).square().unfold(1, window, hop).mean(2)  # windows of 50 ms
     top, where = level.max(1)
     count = level.shape[1]
     again = (level[:, 1:] > 2 * level[:, :-1]) & (level[:, 1:] > .1 * top[:, None])  # 3 dB up within 25 ms

@@ -9,15 +9,17 @@ import safetensors.torch
 import torch
 from matplotlib.figure import Figure
 
-from oplas import attributes, autoencoders, sampler
+from oplas import attributes, autoencoders, mixing, sampler
 from oplas.audio import LogMel
 from oplas.cache import write
 from oplas.divergences import mmd_test
 from oplas.latents import interpolate, sample, traverse
 from oplas.metrics import permutation_null, scc
 from oplas.music import HOLD
+from oplas.probing import latin_hypercube
 from oplas.rotations import stargate
 from oplas.strings import plucks
+from oplas.surrogates import Surrogate, invert, load_surrogate, make_knob, mapping, score, transfer
 from oplas.training import fit
 from oplas.tunes import Melodies
 
@@ -37,6 +39,9 @@ def bars(n=64, seed=0):
 
 def melodies(split):
     return (Melodies(bars(seed=split), torch.arange(64), torch.ones(64, dtype=torch.int64), tuple(map(str, range(64))), 24),) * 3
+
+
+def some_blocks(split): return torch.rand(32, 9, 64, 8, generator=torch.Generator().manual_seed(split))
 
 
 NOTES = plucks(1)
@@ -65,7 +70,8 @@ MODELS = {
     "autoencoder": Model(autoencoders.train_autoencoder, autoencoders.load_autoencoder, autoencoders.Autoencoder,
                          images(), images(3), dict(kind="vae", width=8, epochs=1)),
     "sampler": Model(sampler.train_sampler, sampler.load_sampler, sampler.Sampler, some_notes(0)[0], PICTURES, dict(epochs=1), dict(midi=60)),
-    "bars": Model(attributes.train_bars, attributes.load_bars, attributes.BarVAE, bars(), bars(3), dict(epochs=1, dims={"density": 1}))}
+    "bars": Model(attributes.train_bars, attributes.load_bars, attributes.BarVAE, bars(), bars(3), dict(epochs=1, dims={"density": 1})),
+    "blocks": Model(mixing.train_blocks, mixing.load_blocks, mixing.BlockAutoencoder, some_blocks(0), some_blocks(1)[0, :3], dict(epochs=1, dim=6))}
 
 
 @pytest.fixture(scope="module", params=MODELS)
@@ -75,6 +81,7 @@ def case(request, tmp_path_factory):
         patch.setenv("OPLAS_CACHE", str(tmp_path_factory.mktemp("cache")))
         patch.setattr(attributes, "bars_split", melodies)
         patch.setattr(sampler, "notes_split", some_notes)
+        patch.setattr(mixing, "_fit_blocks", some_blocks)
         sampler.pictures_split.cache_clear()
         yield MODELS[request.param]
         sampler.pictures_split.cache_clear()
@@ -236,6 +243,27 @@ def result(request):
 
 
 def test_plot_returns_the_figure(result): assert isinstance(result.plot(), Figure)
+
+
+def whistles(z): return .1 * torch.sin(2 * np.pi * 400 * 2 ** z[:, :1] * torch.arange(2205) / 22_050)
+
+
+@pytest.fixture(scope="module", params=["scores", "mapping", "found", "transfer"])
+def table(request):
+    "Results of chapter 9, which are tables and have no figure."
+    prior = partial(latin_hypercube, dim=2)
+    surrogate = Surrogate(whistles, prior, {"loud": lambda x, rate: x.square().mean(1), "high": lambda x, rate: x.diff().square().mean(1)}).fit(40, progress=False)
+    return {"scores": lambda: score(surrogate, 20), "mapping": lambda: mapping(surrogate), "found": lambda: invert(surrogate, {"high": .0005}).hear(),
+            "transfer": lambda: transfer(make_knob(surrogate, "high"), {"same": (whistles, prior)}, descriptor=surrogate.descriptors["high"])}[request.param]()
+
+
+def test_a_table_has_a_row_for_each(table): test_to_dict_gives_flat_columns(table)
+
+
+def test_a_surrogate_comes_from_the_cache_as_a_model_does():
+    given = inspect.signature(load_surrogate)
+    assert [*given.parameters] == ["seed", "progress"] and given.return_annotation == "Surrogate"
+    assert given.parameters["seed"].default == 0 and given.parameters["progress"].default is None and given.parameters["progress"].annotation == "bool | None"
 
 
 def test_to_dict_gives_flat_columns(result):

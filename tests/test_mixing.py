@@ -1,11 +1,13 @@
 "Adding and subtracting in latent spaces: the mathematics, and what is refused."
 import pytest
 import torch
+from sklearn.exceptions import NotFittedError
 from torch import nn
 
 from oplas import mixing
-from oplas.mixing import (TERMS, Projector, TrainedProjector, add, additivity, dots, effective_rank, found, log_spectral_distance, mixing_error,
-                          mixing_loss, relations, remix, si_sdr, subtract, train_projector, twist, untwist, with_mixes)
+from oplas.mixing import (TERMS, Projector, TrainedProjector, add, additivity, by_song, dots, effective_rank, found, inverse_error, log_spectral_distance,
+                          mixing_error, mixing_loss, relations, remix, si_sdr, subtract, train_projector, twist, untwist, with_mixes)
+from oplas.stems import stems
 
 torch.set_num_threads(1)
 G = torch.Generator().manual_seed(0)
@@ -98,6 +100,28 @@ def test_the_space_cannot_collapse():
     assert torch.allclose(mixes.T @ mixes / len(mixes), torch.eye(4).double(), atol=1e-6)
 
 
+def test_trust_gives_all_directions_errors_of_one_size_and_turns_none():
+    y = torch.tanh(with_mixes(sounds(300, 2, 4)))
+    alike, trusted = (Projector(4, features=50, damping=0., trust=t).fit(y, relations(2)) for t in (0., 1.))
+    errors = (relations(2) @ trusted.transform(y)).flatten(0, 1).square().mean(0)
+    assert torch.allclose(errors, errors.mean().expand(4), rtol=1e-6)
+    assert torch.allclose(trusted.transform(y) / trusted.sizes, alike.transform(y), atol=1e-9)
+    assert abs(float(trusted.transform(y)[:, 2:].square().mean()) - 1) < 1e-6           # the mean power of mixes stays 1
+    assert torch.allclose(trusted.inverse_transform(trusted.transform(y)), alike.inverse_transform(alike.transform(y)), atol=1e-3)
+
+
+def test_numbers_that_are_always_zero_do_no_harm():
+    "Most of a trained network's filters may be silent: the solver of eigenvalues once stopped at 371 of 408."
+    y = torch.cat([torch.tanh(with_mixes(sounds(100, 2, 4))), torch.zeros(100, 5, 300)], -1)
+    z = Projector(3, features=0).fit(y, relations(2)).transform(y)
+    assert torch.isfinite(z).all() and torch.allclose(z, Projector(3, features=0).fit(y[..., :4], relations(2)).transform(y[..., :4]), atol=1e-4)
+
+
+@pytest.mark.parametrize("ask", [lambda h, y: h.transform(y), lambda h, y: h.inverse_transform(y), lambda h, y: add(h, y[:, :2]), lambda h, y: subtract(h, y[:, 0], y[:, 1])])
+def test_a_projector_that_was_not_fitted_says_so(ask):
+    with pytest.raises(NotFittedError, match="Projector has to be fitted first"): ask(Projector(2), torch.zeros(4, 3, 2))
+
+
 def test_fit_depends_on_its_seed_alone():
     y = torch.tanh(with_mixes(sounds(100, 2)))
     one, two, other = (Projector(2, features=30, seed=s).fit(y, relations(2)).transform(y) for s in (1, 1, 2))
@@ -111,7 +135,7 @@ def test_the_projector_refuses_bad_input():
     with pytest.raises(ValueError, match="codes must be"): Projector(2).fit(y[0], relations(3))
     with pytest.raises(ValueError, match="codes holds NaN"): Projector(2).fit(y / 0, relations(3))
     with pytest.raises(ValueError, match="dims must be at most"): Projector(8, features=0).fit(y, relations(3))
-    for name, bad in dict(dims=0, features=-1, spread=0, damping=-1, ridge=0, seed=-1).items():
+    for name, bad in dict(dims=0, features=-1, spread=0, damping=-1, ridge=0, trust=-1, seed=-1).items():
         with pytest.raises(ValueError, match=name): Projector(**{name: bad})
 
 
@@ -146,6 +170,11 @@ def test_effective_rank_counts_dimensions():
     assert effective_rank(torch.zeros(5, 3)) == 1
 
 
+def test_inverse_error_is_one_for_the_mean_and_none_for_the_code():
+    y = torch.randn(50, 3, generator=G) + 7
+    assert inverse_error(y, y) == 0 and abs(inverse_error(y.mean(0).expand(50, 3), y) - 1) < 1e-6
+
+
 def test_found_counts_the_right_place_among_all():
     candidates = torch.randn(6, 5, 2, generator=G)
     assert found(candidates[:, 2], candidates, 2) == 1 and found(candidates[:, 2], candidates, 1) == 0
@@ -177,3 +206,26 @@ def test_a_saved_encoder_comes_back(tmp_path):
     model.save(tmp_path / "m.safetensors")
     x = torch.rand(3, 64, 8, generator=G)
     assert torch.equal(mixing.BlockAutoencoder.load(tmp_path / "m.safetensors").encode(x), model.encode(x))
+
+
+@pytest.mark.parametrize("change", [lambda x: x * float("nan"), lambda x: x.bool()])
+def test_bad_blocks_are_named(change):
+    model = mixing.BlockAutoencoder(dim=7, width=16)
+    with pytest.raises(ValueError, match="^x "): model.encode(change(torch.rand(3, 64, 8, generator=G)))
+
+
+# recorded songs
+
+@pytest.mark.parametrize("way", ["folders", "stem.mp4"])
+def test_a_folder_of_songs_is_asked_by_song(tmp_path, way):
+    "Tiny songs in the two forms of MUSDB18: 6 to fit on, 2 unseen."
+    pytest.importorskip("musicnn"), pytest.importorskip("av")
+    from test_stems import NAMES, mp4, sine, wavs
+    for k in range(8):
+        parts = [sine(f0, 3.2, .1 + .02 * k) for f0 in (110 + 9 * k, 220 + 5 * k, 440, 880 - 20 * k)]
+        if way == "folders": wavs(tmp_path / f"song {k}", dict(zip(NAMES, parts)))
+        else: mp4(tmp_path / f"song {k}.stem.mp4", [sum(parts), *parts])
+    rows = by_song(stems(tmp_path), each=1, dims=2)
+    assert len(rows) == 2 and {r["song"] for r in rows} < {f"song {k}" for k in range(8)}
+    assert all({"embedding", "below", "embedding, h", "below, h"} < set(r) and all(0 < v < 100 for n, v in r.items() if n != "song") for r in rows)
+    with pytest.raises(ValueError, match="codes must be of 16 songs or more"): by_song(stems(tmp_path), each=1)
