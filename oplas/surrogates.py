@@ -12,8 +12,7 @@ from typing import NamedTuple
 import joblib
 import numpy as np
 import torch
-from scipy import stats
-from scipy.special import boxcox1p, inv_boxcox1p
+from scipy import special, stats
 from scipy.interpolate import make_interp_spline
 from sklearn.base import BaseEstimator, RegressorMixin
 from sklearn.ensemble import RandomForestRegressor
@@ -149,10 +148,10 @@ def plucked(z,              # codes, (n, 4)
 # %% ../nbs/09_surrogates.ipynb #dcab441a
 def _bent(v, power) -> np.ndarray:
     "Yeo and Johnson's rule: a power or logarithm of 1 + v, and its mirror image below 0."
-    return np.where(v >= 0, boxcox1p(v.clip(0), power), -boxcox1p((-v).clip(0), 2 - power))
+    return np.where(v >= 0, special.boxcox1p(v.clip(0), power), -special.boxcox1p((-v).clip(0), 2 - power))
 
 def _unbent(y, power) -> np.ndarray:
-    return np.where(y >= 0, inv_boxcox1p(y.clip(0), power), -inv_boxcox1p((-y).clip(0), 2 - power))
+    return np.where(y >= 0, special.inv_boxcox1p(y.clip(0), power), -special.inv_boxcox1p((-y).clip(0), 2 - power))
 
 class Spreads(BaseEstimator):
     "Units to spreads and back, and codes to widths of the prior and back, as learned from what was heard."
