@@ -1114,6 +1114,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '', 'doc_host': '', 'git_url
                                   'oplas.surrogates.FittedKnob.across': ('surrogates.html#fittedknob.across', 'oplas/surrogates.py'),
                                   'oplas.surrogates.FittedKnob.code': ('surrogates.html#fittedknob.code', 'oplas/surrogates.py'),
                                   'oplas.surrogates.FittedKnob.module': ('surrogates.html#fittedknob.module', 'oplas/surrogates.py'),
+                                  'oplas.surrogates.FittedKnob.values': ('surrogates.html#fittedknob.values', 'oplas/surrogates.py'),
                                   'oplas.surrogates.Found': ('surrogates.html#found', 'oplas/surrogates.py'),
                                   'oplas.surrogates.Found.errors': ('surrogates.html#found.errors', 'oplas/surrogates.py'),
                                   'oplas.surrogates.Found.hear': ('surrogates.html#found.hear', 'oplas/surrogates.py'),

@@ -12,8 +12,7 @@ from typing import NamedTuple
 import joblib
 import numpy as np
 import torch
-from scipy import stats
-from scipy.special import boxcox1p, inv_boxcox1p
+from scipy import special, stats
 from scipy.interpolate import make_interp_spline
 from sklearn.base import BaseEstimator, RegressorMixin
 from sklearn.ensemble import RandomForestRegressor
@@ -149,10 +148,10 @@ def plucked(z,              # codes, (n, 4)
 # %% ../nbs/09_surrogates.ipynb #dcab441a
 def _bent(v, power) -> np.ndarray:
     "Yeo and Johnson's rule: a power or logarithm of 1 + v, and its mirror image below 0."
-    return np.where(v >= 0, boxcox1p(v.clip(0), power), -boxcox1p((-v).clip(0), 2 - power))
+    return np.where(v >= 0, special.boxcox1p(v.clip(0), power), -special.boxcox1p((-v).clip(0), 2 - power))
 
 def _unbent(y, power) -> np.ndarray:
-    return np.where(y >= 0, inv_boxcox1p(y.clip(0), power), -inv_boxcox1p((-y).clip(0), 2 - power))
+    return np.where(y >= 0, special.inv_boxcox1p(y.clip(0), power), -special.inv_boxcox1p((-y).clip(0), 2 - power))
 
 class Spreads(BaseEstimator):
     "Units to spreads and back, and codes to widths of the prior and back, as learned from what was heard."
@@ -731,27 +730,32 @@ class FittedKnob:
     middle: np.ndarray     # code, (dim,)
     direction: np.ndarray  # (dim,)
     steps: np.ndarray      # along the direction, rising, (m,)
-    values: np.ndarray     # what is heard there, in the knob's unit, rising, (m,)
+    positions: np.ndarray  # what is heard there, on the knob's scale, rising, (m,)
+
+    @property
+    def values(self) -> np.ndarray:  # (m,)
+        "What is heard at the steps, in the knob's unit."
+        return self.knob.extended(self.positions)
 
     def code(self, value) -> torch.Tensor:  # in the knob's unit, (n,) → (n, dim)
         "Codes whose sounds have these values; the nearest that can be reached, with a warning. ValueError on NaN."
         value, (low, high) = finite("value", np.atleast_1d(np.asarray(value, dtype=float))), self.values[[0, -1]]
-        if ((value < low - 1e-9) | (value > high + 1e-9)).any():
+        slack = 1e-9 * (high - low)
+        if ((value < low - slack) | (value > high + slack)).any():
             warnings.warn(f"{self.knob.name} reaches {low:.3g} … {high:.3g} {self.knob.unit} here", stacklevel=2)
-        t = np.interp(value, self.values, self.steps)
+        t = np.interp(self.knob.position(value), self.positions, self.steps)
         return torch.from_numpy(self.middle + t[:, None] * self.direction).float()
 
     def across(self, count: int = 12) -> np.ndarray:  # (count,), in the knob's unit
         "Values from the lowest to the highest that is reached, in equal steps of the knob."
-        low, high = self.knob.position(self.values[[0, -1]])
-        return np.clip(self.knob.extended(np.linspace(low, high, count)), *self.values[[0, -1]])
+        return self.knob.extended(np.linspace(*self.positions[[0, -1]], count))
 
     def module(self) -> nn.Sequential:
-        "The same as a network, (1, 1) in the knob's unit → (1, dim): for a page, or for nn~."
-        rises, m = np.diff(self.values), len(self.values) - 1  # what is left of each stretch goes from 1 to 0
+        "The same as a network, a position (1, 1) → (1, dim): for a page, or for nn~."
+        rises, m = np.diff(self.positions), len(self.positions) - 1  # what is left of each stretch goes from 1 to 0
         net = nn.Sequential(nn.Linear(1, m), nn.ReLU(), nn.Linear(m, m), nn.ReLU(), nn.Linear(m, len(self.middle)))
         left, end = -self.direction[:, None] * np.diff(self.steps), self.middle + self.steps[-1] * self.direction
-        numbers = 1 / rises[:, None], -self.values[:-1] / rises, -np.eye(m), np.ones(m), left, end
+        numbers = 1 / rises[:, None], -self.positions[:-1] / rises, -np.eye(m), np.ones(m), left, end
         for p, v in zip(net.parameters(), numbers): p.data = torch.from_numpy(v).float()
         return net.requires_grad_(False)
 
@@ -776,7 +780,7 @@ def _placed(knob, middle, direction, t, heard) -> FittedKnob:
     rising = IsotonicRegression().fit_transform(t, heard)
     first = np.concatenate([[True], np.diff(rising) > 1e-9])  # of each stretch where nothing rises
     if first.sum() < 2: raise ValueError(f"{knob.name} does not rise along the direction in which it should")
-    return FittedKnob(knob, middle, direction, t[first], knob.extended(rising[first]))
+    return FittedKnob(knob, middle, direction, t[first], rising[first])
 
 def _fit(knob, ask, prior, seed) -> FittedKnob:
     "The corners say where the descriptor grows; the sounds that are left say what is heard along that line."

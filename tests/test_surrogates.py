@@ -104,6 +104,7 @@ def test_all_reasons_at_once_and_nothing_is_said_of_a_few():
     (lambda z: tones(z)[1:], "a sound .samples,. for each of 32 codes, got 31"), (lambda z: [], "got 0"),
     (lambda z: tones(z)[:, None], r"of shape \(1, 2205\)"), (lambda z: tones(z)[0], r"got 2205 of shape \(\)"),
     (lambda z: 0 * tones(z), "nothing to describe from 100 codes: 100 × silence"), (lambda z: tones(z)[:, :100], "audio must last")])
+
 def test_a_decoder_that_is_none_is_refused(decode, told):
     with pytest.raises(ValueError, match=told): hear(decode)
 
@@ -116,6 +117,7 @@ def test_bad_codes_are_named(z):
 
 @pytest.mark.parametrize("bad, told", [({}, "^descriptors must"), (["level"], "^descriptors must"), ({"level": "loud"}, "^descriptors must"),
                                        ({"sum": lambda a, r: a}, "sum must return a number"), ({"odd": lambda a, r: a.mean(1) / 0}, "odd returned")])
+
 def test_bad_descriptors_are_named(bad, told):
     with pytest.raises(ValueError, match=told): hear(tones, descriptors=bad)
 
@@ -160,6 +162,7 @@ def test_a_damaged_batch_is_made_again(damage, tmp_path):
     dict(decode=lambda z: .5 * tones(z)), dict(z=Z + .1), dict(z=PRIOR(160, seed=3)), dict(z=torch.cat([Z[:70], Z[70:] + 1])),
     dict(descriptors={"level": level}), dict(descriptors=dict(reversed(OWN.items()))), dict(sample_rate=24_000),
     dict(descriptors=OWN | {"level": lambda a, r: 1 + level(a, r)})])
+
 def test_the_folder_of_another_question_is_refused(other, tmp_path):
     hear(tones, folder=tmp_path)
     with pytest.raises(ValueError, match="^folder: .* belongs to other"): hear(**{"decode": tones, "folder": tmp_path} | other)
@@ -229,6 +232,7 @@ def test_it_resumes_as_listening_does(tmp_path):
     (lambda n, seed: PRIOR(n, seed=seed)[:, 0], "^prior must be"), (lambda n, seed: PRIOR(n, seed=seed) / 0, "^prior holds NaN"),
     (lambda n, seed: PRIOR(n, seed=seed).long(), "^prior must be"), (lambda n, seed: PRIOR(n, seed=seed).tolist(), "^prior must be"),
     (functools.partial(latin_hypercube, dim=5), "^prior gives codes of 5 numbers, which decode refuses")])
+
 def test_a_prior_that_does_not_fit_is_named(prior, told):
     with pytest.raises(ValueError, match=told): learn(lambda z: tones(z @ torch.eye(3)), prior)
 
@@ -393,6 +397,7 @@ def test_out_of_reach_the_nearest_is_returned_and_said(surrogate, target):
 @pytest.mark.parametrize("wishes, told", [({}, "must be numbers by name"), (["level"], "must be numbers by name"), (None, "must be numbers by name"),
                                           ({"loud": 1.}, "must be one of level, centre, got 'loud'"), ({"level": float("nan")}, "level must be a finite number"),
                                           ({"level": "high"}, "level must be a finite number"), ({"level": True}, "level must be"), ({1: 1.}, "must be one of")])
+
 def test_bad_wishes_are_named(surrogate, wishes, told):
     with pytest.raises(ValueError, match=f"^target.*{told}"): invert(surrogate, wishes)
     with pytest.raises(ValueError, match=f"^changes.*{told}"): navigate(surrogate, Z, wishes)
@@ -418,6 +423,7 @@ def test_a_curve_may_leave_the_reach_and_come_back(surrogate):
 
 @pytest.mark.parametrize("curve, told", [({}, "one length"), ({"level": [1., 2.], "centre": [300.]}, "one length"), ({"loud": [1.]}, "must be one of"),
                                          ({"level": [-30, float("nan")]}, "level must be a finite"), ({"level": ["a"]}, "level must be a finite")])
+
 def test_bad_curves_are_named(surrogate, curve, told):
     with pytest.raises(ValueError, match=f"^curve.*{told}"): follow(surrogate, curve)
 
@@ -489,9 +495,9 @@ def test_a_module_is_the_knob(dim):
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         codes = fitted.code(values)
-    made = fitted.module()
-    assert torch.allclose(made(values[:, None]), codes, atol=1e-5) and not any(p.requires_grad for p in made.parameters())
-    assert torch.allclose(torch.jit.script(made)(values[:, None]), codes, atol=1e-5)
+    made, positions = fitted.module(), torch.from_numpy(MINE.position(values.numpy())).float()[:, None]
+    assert torch.allclose(made(positions), codes, atol=1e-5) and not any(p.requires_grad for p in made.parameters())
+    assert torch.allclose(torch.jit.script(made)(positions), codes, atol=1e-5)
 
 def test_beyond_its_reach_the_end_is_returned_and_said():
     fitted = MINE.fit(turned(3), prior_of(3), descriptor=centre)
@@ -514,6 +520,7 @@ def test_the_seed_of_a_knob_decides():
 @pytest.mark.parametrize("decode, told", [
     (lambda z: torch.sin(2 * np.pi * 300 * T).expand(len(z), -1), "centre is the same at 8 places"), (lambda z: 0 * tones(z), "nothing to describe"),
     (lambda z: tones(z) * (z[:, :1] > 0), "sounds that cannot be described"), (lambda z: tones(z) / 0, "NaN or Inf"), (lambda z: tones(z)[1:], "for each of 8")])
+
 @pytest.mark.filterwarnings("ignore:.*left out")
 def test_a_generator_that_a_knob_cannot_turn_is_refused(decode, told):
     with pytest.raises(ValueError, match=told): MINE.fit(decode, PRIOR, descriptor=centre)
@@ -618,18 +625,22 @@ def test_a_domain_is_a_share_of_the_sounds():
 def test_a_change_out_of_reach_is_said(surrogate, hold):
     with pytest.warns(UserWarning, match="out of reach together, level the most"): found = navigate(surrogate, Z[0], {"level": 30.}, hold)
     assert found.reached.tolist() == [False] and found.errors("promised")[0, 0] < -20
+
 def test_what_is_heard_is_never_cut():
     narrow = learn(prior=lambda n, seed: .2 * PRIOR(n, seed=seed))
     found = navigate(narrow, Z[0] / 5, {"level": .1})
     found.z = torch.tensor([[2., 2, 0]])           # farther than any sample
     assert np.allclose(found.hear().heard, truth(found.z), rtol=1e-3)
+
 def test_errors_are_not_told_before_they_are_heard(surrogate):
     with pytest.raises(ValueError, match="^of must be promised"): invert(surrogate, {"level": -30.}).errors()
+
 def test_silence_on_the_way_is_no_answer():
     mute = learn()
     mute.decode = lambda z: 0 * tones(z)
     with pytest.warns(UserWarning, match="no sound that can be described"): found = invert(mute, {"level": -30.}, decodes=3)
     assert np.isfinite(found.promised).all()
+
 @pytest.mark.filterwarnings("ignore:out of reach")
 def test_after_silence_the_best_that_was_heard_is_returned():
     calls = []
@@ -640,28 +651,35 @@ def test_after_silence_the_best_that_was_heard_is_returned():
     mute.decode = falls_silent
     found = invert(mute, {"level": -30., "centre": 1500.}, decodes=3)
     assert len(calls) == 2 and torch.equal(found.z, calls[0]) and np.allclose(found.promised, truth(found.z) + [2, 0], rtol=1e-3)
+
 @pytest.mark.parametrize("meta", [{"a": 1}, [1], "key", None])
 def test_a_file_of_another_program_is_refused(meta, tmp_path):
     write(tmp_path / "000001.safetensors", {"values": torch.zeros(3)}, meta)
     with pytest.raises(ValueError, match="^folder: .* belongs to other"): hear(tones, folder=tmp_path)
+
 def test_codes_that_are_no_numbers_are_named(surrogate):
     for z in (Z * float("nan"), Z / 0):
         for call in (surrogate.steps, surrogate.predict, lambda z: navigate(surrogate, z, {"level": .1})):
             with pytest.raises(ValueError, match="^z holds NaN or Inf"): call(z)
+
 def test_codes_of_a_model_may_have_gradients(surrogate):
     z = Z[:3].clone().requires_grad_()
     assert np.array_equal(surrogate.predict(z), surrogate.predict(Z[:3])) and navigate(surrogate, z, {"level": .1}).z.shape == (3, 3)
     assert not hear(tones, z).z.requires_grad
+
 def test_a_number_that_never_varies_is_named():
     with pytest.raises(ValueError, match=r"^prior must vary in every number.*in \[2\]"):
         learn(prior=lambda n, seed: PRIOR(n, seed=seed) * torch.tensor([1, 1, 0]))
+
 @pytest.mark.parametrize("scale", [(1, float("inf")), ("a", "b"), None, 3, "12x"])
 def test_a_scale_must_be_numbers(scale):
     with pytest.raises(ValueError, match="^scale must be two values or more that rise"): Knob("centre", "Hz", scale)
+
 @pytest.mark.parametrize("scale", [[300, 400], np.array([300., 400.]), np.array([300, 400], np.float32), tuple(np.float32([300, 400]))])
 def test_any_sequence_of_numbers_is_a_scale(scale, tmp_path):
     knob = Knob("centre", "Hz", scale)
     assert knob == Knob("centre", "Hz", (300., 400.)) == Knob.load(knob.save(tmp_path / "knob.json")) and hash(knob)
+
 def test_a_file_that_someone_sealed_by_hand_is_refused(tmp_path):
     path = tmp_path / "knob.json"
     content = {"knob": 1, "name": "centre", "unit": "Hz", "scale": [1., 2.]}
@@ -670,54 +688,69 @@ def test_a_file_that_someone_sealed_by_hand_is_refused(tmp_path):
         with pytest.raises(ValueError): Knob.load(path)
     path.write_bytes(b"[" * 100_000)
     with pytest.raises(ValueError, match="damaged, or no knob"): Knob.load(path)
+
 @pytest.mark.parametrize("change", [lambda z: z.numpy(), lambda z: z[:, 0], lambda z: z / 0, lambda z: z[:10], lambda z: z[:1], lambda z: z.tolist()])
 def test_a_prior_that_does_not_fit_a_knob_is_named(change):
     with pytest.raises(ValueError, match="^prior "): MINE.fit(tones, lambda n, seed: change(PRIOR(n, seed=seed)), descriptor=centre)
+
 def test_a_transfer_needs_generators_and_requests():
     for bad in ({}, [(tones, PRIOR)], None):
         with pytest.raises(ValueError, match="^generators must be"): transfer(MINE, bad, descriptor=centre)
     for count in (0, 1, -1, 2.5):
         with pytest.raises(ValueError, match="^count must be"): transfer(MINE, {"one": (tones, PRIOR)}, count, descriptor=centre)
+
 def test_a_knob_of_ones_own_descriptor_at_several_pitches():
     found = across_pitches(MINE.fit(tones, PRIOR, descriptor=centre), [tones, tones], 5, descriptor=centre)
     assert found.shape == (2, 5) and np.array_equal(found[0], found[1])
+
 def test_a_value_that_is_no_number_is_named():
     fitted = MINE.fit(tones, PRIOR, descriptor=centre)
     for bad in (float("nan"), [1000, float("inf")]):
         with pytest.raises(ValueError, match="^value holds NaN or Inf"): fitted.code(bad)
+
 def test_a_sound_of_no_samples_is_silence():
     with pytest.raises(ValueError, match="100 × silence"): hear(lambda z: tones(z)[:, :0])
+
 @pytest.mark.parametrize("curve", [{"level": []}, {"level": -30.}, [1, 2], None, {"level": [[-30.]]}, {"level": "high"}])
 def test_what_is_no_curve_is_named(surrogate, curve):
     with pytest.raises(ValueError, match="^curve must be values"): follow(surrogate, curve)
+
 def test_a_curve_may_be_a_tensor(surrogate):
     assert torch.equal(follow(surrogate, {"level": torch.linspace(-32, -28, 5).double()}).z, follow(surrogate, {"level": np.linspace(-32, -28, 5)}).z)
+
 @pytest.mark.parametrize("bad", [dict(names=[]), dict(reach=-1), dict(reach=float("nan")), dict(dims=(1, 1))])
 def test_a_map_that_shows_nothing_is_named(surrogate, bad):
     with pytest.raises(ValueError, match=[*bad][0]): heatmap(surrogate, **bad)
+
 def test_a_domain_takes_what_describe_takes():
     tone = sounds()["tone"][None]
     assert domain(tone.numpy()) == domain(tone, float(RATE)) == domain(tone)
+
 @pytest.mark.parametrize("about, spread", [(100, 1), (-100, 1), (60, .1), (1000, .1), (-3000, 1), (1e6, 10)])
 def test_values_that_lie_close_together_keep_their_units(about, spread):
     for seed in range(20):
         values = about + spread * np.random.default_rng(seed).standard_normal(200)
         spreads = spreads_of(values)
         assert np.abs(spreads.to_units(spreads.steps_)[:, 0] - values).max() < 1e-5 * spread
+
 def test_a_module_is_the_knob_of_a_generator_that_saturates():
     steps, values = np.linspace(-2, 2, 7), np.array([500, 500.01, 500.02, 1500, 2800, 2800.001, 2800.002])
-    fitted = FittedKnob(MINE, np.array([.3, -1, 2]), np.array([1., -2, .5]), steps, values)
-    asked = torch.tensor([500.5, 700, 1000, 1500, 2000, 2799.5])
-    assert torch.allclose(fitted.module()(asked[:, None]), fitted.code(asked), atol=1e-4)
+    fitted = FittedKnob(MINE, np.array([.3, -1, 2]), np.array([1., -2, .5]), steps, MINE.position(values))
+    def made(v): return fitted.module()(torch.from_numpy(MINE.position(np.array(v))).float()[:, None])
+    asked = [500.5, 700, 1000, 1500, 2000, 2799.5]
+    assert torch.allclose(made(asked), fitted.code(asked), atol=1e-4)
     with pytest.warns(UserWarning, match="reaches"): ends = fitted.code([100, 4000])
-    assert torch.allclose(fitted.module()(torch.tensor([[100.], [4000]])), ends, atol=1e-5)
+    assert torch.allclose(made([100., 4000]), ends, atol=1e-5)
+
 @pytest.mark.parametrize("ask", [score, importance])
 def test_nothing_is_scored_by_silence(ask):
     mute = learn()
     mute.decode = lambda z: 0 * tones(z)
     with pytest.raises(ValueError, match="^decode must give sounds that can be described, got 0 of 40"): ask(mute, 40)
+
 def test_a_mapping_of_one_descriptor_has_one_row(surrogate):
     found = mapping(surrogate.only(["level"]))
     assert found.weights.shape == (1, 3) and found.bias.shape == found.r2.shape == (1,) and all(np.shape(column) == (1,) for column in found.to_dict().values())
+
 def test_a_network_that_is_asked_for_nothing_is_refused(surrogate):
     with pytest.raises(ValueError, match="^names must be"): S.requests(surrogate, [], n=100)

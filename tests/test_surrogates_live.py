@@ -5,8 +5,9 @@ import torch
 from sklearn.exceptions import NotFittedError
 
 from oplas.models import fresh
+from oplas.realtime import Host, export_nn_tilde, perform
 from oplas.sampler import Sampler
-from oplas.surrogates import ByRequest, Heard, OnPlane, Surrogate, heat_pad, knob_pad, requests
+from oplas.surrogates import ByRequest, FittedKnob, Heard, Knob, OnPlane, Surrogate, heat_pad, knob_pad, requests
 from oplas.web import InV8, to_web
 
 NAMES = ("brightness", "decay_time", "mine")
@@ -97,3 +98,18 @@ def test_colours_are_what_the_surrogate_says_in_the_middle_of_each_cell(surrogat
 @pytest.mark.parametrize("wrong, told", [(dict(names=["loud"]), "names must be one of"), (dict(axes=(0, 4)), "axes must be"), (dict(cells=1), "cells must be")])
 def test_heat_pad_refuses(surrogate, sampler, wrong, told):
     with pytest.raises(ValueError, match=told): heat_pad(surrogate, sampler, **wrong)
+
+
+# a knob, in a page and in a patch
+
+def test_a_knob_runs_in_a_page_and_in_a_patch(sampler, tmp_path):
+    knob = Knob("brightness", "Hz", (500., 1000., 2000., 3000.))
+    fitted = FittedKnob(knob, np.array([.1, -.2, 0, .3]), np.array([.5, 1, -1, .2]), np.linspace(-2, 2, 6), np.array([0, .1, .3, .6, .8, 1.1]))
+    z = fitted.module()(torch.tensor([[.4]]))
+    assert torch.allclose(z, fitted.code(float(knob.extended(.4))), atol=1e-5)
+    page = to_web(fitted.module(), torch.rand(50, 1, generator=torch.Generator().manual_seed(0)), tolerance=1e-3)
+    assert np.allclose(InV8(page.text).decode([.4]), z[0], atol=1e-3)
+    plain = Host(export_nn_tilde(sampler, tmp_path / "plain.ts"), 22_050, 256)
+    named = Host(export_nn_tilde(sampler, tmp_path / "named.ts", steer=fitted.module(), names=["brightness"]), 22_050, 256)
+    by_code, by_name = perform(plain, [(0, 60, z[0].tolist(), .8)], .3), perform(named, [(0, 60, [.4], .8)], .3)
+    assert by_code.abs().max() > 0 and torch.equal(by_code, by_name)
