@@ -434,7 +434,7 @@ def importance(surrogate: Surrogate,  # that was fitted
     if good.sum() < 2: raise ValueError(f"decode must give sounds that can be described, got {good.sum()} of {n}")
     x, y, lost = surrogate.to_x(z)[good], y[good], {"surrogate": [], "forest": []}
     for k in range(len(surrogate.names)):
-        forest = RandomForestRegressor(100, max_features=.5, random_state=seed)
+        forest = RandomForestRegressor(50, max_features=.5, random_state=seed)
         forest.fit(surrogate.to_x(surrogate.z_), surrogate.steps_[:, k])
         for name, model in (("surrogate", _One(surrogate, k)), ("forest", forest)):
             found = permutation_importance(model, x, y[:, k], scoring="r2", n_repeats=5, random_state=seed)
