@@ -358,16 +358,16 @@ def heatmap(surrogate: Surrogate,          # that was fitted
     grid, x = positive("reach", reach) * np.linspace(-1, 1, 61), np.zeros((61, 61, len(surrogate.centre_)))
     x[..., a], x[..., b] = np.meshgrid(grid, grid)
     values = surrogate.to_units(surrogate.net_(x.reshape(61 * 61, -1))).reshape(61, 61, -1)
-    columns = min(4, len(names))
-    fig, axes = plt.subplots(-(-len(names) // columns), columns, figsize=(6.4, 2 * -(-len(names) // columns)),
-                             sharex=True, sharey=True, squeeze=False, layout="constrained")
+    rows, look = -(-len(names) // 4), dict(sharex=True, sharey=True, squeeze=False, layout="constrained")
+    fig, axes = plt.subplots(rows, min(4, len(names)), figsize=(6.4, 2 * rows), **look)
     for ax, name in zip(axes.flat, names):
-        drawn = ax.imshow(values[..., surrogate.names.index(name)], origin="lower", extent=[*grid[[0, -1]]] * 2)
+        k, extent = surrogate.names.index(name), [-reach, reach, -reach, reach]
+        drawn = ax.imshow(values[..., k], origin="lower", extent=extent, aspect="auto")
         fig.colorbar(drawn, ax=ax).ax.tick_params(labelsize=7)
         ax.set_title(f"{name.replace('_', ' ')} ({UNITS.get(name, '')})".replace(" ()", ""), fontsize=8)
     for ax in axes.flat[len(names):]: ax.axis("off")
-    fig.supxlabel(f"z{a + 1}", fontsize=9)
-    fig.supylabel(f"z{b + 1}", fontsize=9)
+    fig.supxlabel(f"z{a + 1}")
+    fig.supylabel(f"z{b + 1}")
     return fig
 
 # %% ../nbs/09_surrogates.ipynb #0261b983
