@@ -415,7 +415,10 @@ def _all_effects():
             found[f"{family} {told}"] = Effect(f"{family} {told}", family, text, parameters)
     return found
 
-EFFECTS = _all_effects()  #: the 72 effects, by name
+#: the 72 effects, by name
+#:
+#: :meta hide-value:
+EFFECTS = _all_effects()
 
 def runnable() -> dict[str, Effect]:
     "The effects of `EFFECTS` that run here: all with DawDreamer, those that have a form in scipy without."
