@@ -31,7 +31,7 @@ from .web import to_web
 # %% auto #0
 __all__ = ['SOUND', 'SKETCH', 'OPERATIONS', 'CODES', 'HITS', 'MODELS', 'Pairs', 'pictured', 'Bent', 'Translation', 'Affine',
            'EffectModel', 'effect_loss', 'operation_loss', 'train_effects', 'as_map', 'undo', 'learn_vector',
-           'amount_of', 'streams', 'chapter_logmel', 'chapter_pairs', 'load_effects']
+           'amount_of', 'streams', 'chapter_logmel', 'chapter_pairs', 'chapter_models', 'load_effects']
 
 # %% ../nbs/04_effects.ipynb #d963c032
 SOUND = dict(n_fft=2048, hop_length=512, n_mels=64)  #: settings of `LogMel` for a hit: 64 rows, 44 columns
@@ -54,8 +54,11 @@ def pictured(stream: EffectStream,
              workers: int = 0,      # processes that make the sounds; the result is the same for any number
              progress: bool | None = None,  # a bar; None: if it takes over a second
             ) -> Pairs:
-    "Go through a stream once. Sounds are made, pictured and forgotten; no file is written."
-    logmel._must_be_fitted()
+    """Go through a stream once. Sounds are made, pictured and forgotten; no file is written. ValueError if `logmel` is
+    not fitted or has another rate."""
+    if logmel.top.isnan(): raise ValueError("logmel has no scale yet: call fit(audio) first")
+    if logmel.sample_rate != (rate := stream.hits.sample_rate):
+        raise ValueError(f"logmel must have the rate of the hits, {rate} Hz, got {logmel.sample_rate}")
     loader = torch.utils.data.DataLoader(stream, 64, num_workers=whole("workers", workers, 0),
                                          collate_fn=partial(_pictured, logmel))
     batches = bar(progress, iterable=loader, total=len(loader), desc="effects", unit="batch")
@@ -143,6 +146,12 @@ class EffectModel(Savable, nn.Module):
         z = shaped("z", z, "n", self.config["dim"], kind="float")
         return (self.out(z) * self.spread @ self.basis + self.middle).view(-1, *self.shape)
 
+    def sounds(self, z: torch.Tensor,    # codes, (n, dim)
+               n_iter: int = 50,         # rounds of Griffin–Lim
+              ) -> torch.Tensor:         # (n, samples), at `logmel.sample_rate`
+        "What codes sound like."
+        with torch.no_grad(): return resynthesise(self.logmel, self.decode(z), self.config["samples"], n_iter)
+
     def vector(self, effect: str | torch.Tensor) -> torch.Tensor:  # (numbers,)
         "The vector of an effect by name; a vector is handed through. ValueError on an unknown name."
         if isinstance(effect, torch.Tensor): return shaped("effect", effect, self.config["numbers"], kind="float")
@@ -222,12 +231,13 @@ def _like(base, operation, seed):
     model.load_state_dict(own, strict=False)
     return model
 
-# %% ../nbs/04_effects.ipynb #955b25cf
-def _begin(pairs, effects, logmel, seed):
+# %% ../nbs/04_effects.ipynb #c4da81d4
+def _begin(pairs, stream, logmel, seed):
     "A model that is principal components and no more; and the pairs as it sketches them."
     if len(pairs.wet) < SKETCH: raise ValueError(f"pairs must be at least {SKETCH}, got {len(pairs.wet)}")
     kept = pairs.effect.unique()  # a stream's labels may name effects that are held out
-    model = fresh(seed, EffectModel, [effects[k] for k in kept], "translation", sound=logmel.config)
+    model = fresh(seed, EffectModel, [stream.labels[k] for k in kept], "translation",
+                  samples=stream.hits.audio.shape[1], sound=logmel.config)
     model.logmel.load_state_dict(logmel.state_dict())
     _start(model, pairs, seed)
     with torch.no_grad():
@@ -246,7 +256,7 @@ def _fit(model, loss, data, epochs, seed, progress):
     return fit(model, loss, data, epochs=epochs, batch_size=64, lr=3e-3, seed=seed, progress=progress)
 
 def train_effects(pairs: Pairs,
-                  effects: Sequence[str],     # their names: a stream's `labels`
+                  stream: EffectStream,       # that they come from
                   logmel: LogMel,             # that made the pictures
                   operation: str = "affine",  # a name from `OPERATIONS`
                   codes: str = "taught",      # a name from `CODES`
@@ -257,7 +267,7 @@ def train_effects(pairs: Pairs,
     "A model of sounds and effects. ValueError on fewer than 256 pairs, unknown names, bad settings."
     one_of("operation", operation, OPERATIONS)
     one_of("codes", codes, CODES)
-    base, data = _begin(pairs, effects, logmel, seed)
+    base, data = _begin(pairs, stream, logmel, seed)
     if codes == "plain": _fit(base, partial(effect_loss, taught=False), data, epochs, seed, progress)
     return _taught(base, data, operation, codes, epochs, seed, progress)
 
@@ -313,17 +323,17 @@ def amount_of(model: EffectModel,
 HITS = 250  #: hits of the chapter; four fifths are learned from
 
 @lru_cache(1)
-def streams(seed: int = 0,  # of the hits, the amounts, and what is held out
+def streams(seed: int = 20,  # of the hits, the amounts, and what is held out
            ) -> dict[str, EffectStream]:  # as `held_out` gives them
     "The chapter's hits with the effects that run here; a fifth of the hits and 12 effects are held out."
     return held_out(EffectStream(hits(HITS, seed=seed), seed=seed), seed=seed)
 
 @lru_cache(1)
-def chapter_logmel(seed: int = 0) -> LogMel:
+def chapter_logmel(seed: int = 20) -> LogMel:
     "The pictures' scale, set by the hits that are learned from."
     return LogMel(**SOUND).fit(streams(seed)["train"].hits.audio)
 
-def chapter_pairs(seed: int = 0,
+def chapter_pairs(seed: int = 20,
                   workers: int = 0, progress: bool | None = None,  # as for `pictured`
                  ) -> Pairs:
     "Each hit that is learned from meets each effect twice: with some of it, and with all of it."
@@ -348,7 +358,7 @@ def _some_trained(base, arrays, seed, codes, operations, epochs=4) -> dict[str, 
 def _all_trained(seed, effects, jobs=1, progress=None) -> dict[str, torch.Tensor]:
     "All models of a seed, from the same pairs."
     pairs = chapter_pairs(seed, jobs - 1 and jobs, progress)
-    base, data = _begin(pairs, streams(seed)["train"].labels, chapter_logmel(seed), seed)
+    base, data = _begin(pairs, streams(seed)["train"], chapter_logmel(seed), seed)
     arrays = [part.numpy() for part in data]  # which joblib hands to other processes without a copy
     parts = [("taught", [o]) for o in OPERATIONS] + [(c, [o for d, o in MODELS if d == c]) for c in ("plain", "pca")]
     work = joblib.Parallel(n_jobs=jobs, return_as="generator")(
@@ -356,10 +366,10 @@ def _all_trained(seed, effects, jobs=1, progress=None) -> dict[str, torch.Tensor
     states = bar(progress, iterable=work, total=len(parts), desc="training", unit="group of models")
     return {name: v for state in states for name, v in state.items()}
 
-def load_effects(seed: int = 0,  # of hits, held-out effects and trainings
-                 jobs: int = 1,  # processes that make sounds and train
-                 progress: bool | None = None,  # a bar; None: if it takes over a second
-                ) -> dict[tuple[str, str], EffectModel]:  # (codes, operation) → model
+def chapter_models(seed: int = 20,  # of hits, held-out effects and trainings
+                   jobs: int = 1,   # processes that make sounds and train
+                   progress: bool | None = None,  # a bar; None: if it takes over a second
+                  ) -> dict[tuple[str, str], EffectModel]:  # each of `MODELS`
     "The models of the chapter from the cache, or trained and kept there."
     config = dict(seed=whole("seed", seed, 0), effects=list(runnable()))  # with DawDreamer there are more
     kept, found = load_or_train("effects", config, _all_trained, jobs=jobs, progress=progress), {}
@@ -369,3 +379,10 @@ def load_effects(seed: int = 0,  # of hits, held-out effects and trainings
         model.load_state_dict({k.removeprefix(begin): v for k, v in kept.items() if k.startswith(begin)})
         found[codes, operation] = model.eval()
     return found
+
+def load_effects(seed: int = 20,             # as for `chapter_models`
+                 operation: str = "affine",  # a name from `OPERATIONS`
+                 jobs: int = 1,              # as for `chapter_models`
+                ) -> EffectModel:            # on the CPU, in evaluation mode
+    "The chapter's model of sounds and effects. ValueError on an unknown name."
+    return chapter_models(seed, jobs)["taught", one_of("operation", operation, OPERATIONS)]
