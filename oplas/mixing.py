@@ -20,8 +20,7 @@ from .kit import in_threads
 from .models import Savable, fresh
 from .pad import LatentPad
 from .pictures import deal
-from .stems import Chunks, Multitracks, chunks, tune_stems
-from .studies import sweep
+from .stems import Chunks, Multitracks, chunks, stems as recorded, tune_stems
 from .training import fit
 from .web import to_web
 
@@ -30,9 +29,9 @@ __all__ = ['TERMS', 'SONGS', 'DRUMS', 'MELS', 'FRAMES', 'BLOCKS', 'twist', 'untw
            'additivity', 'invariance', 'variance', 'covariance', 'reconstruction', 'mixing_loss', 'Residual',
            'TrainedProjector', 'train_projector', 'effective_rank', 'inverse_error', 'mixing_error', 'with_mixes',
            'relations', 'TanhFeatures', 'Projector', 'add', 'subtract', 'remix', 'pieces', 'stems_of', 'parts',
-           'layer_codes', 'real_codes', 'found', 'judged', 'heard_by_layer', 'picture_maker', 'blocks', 'song_blocks',
-           'BlockAutoencoder', 'train_blocks', 'load_blocks', 'Mixer', 'load_mixer', 'si_sdr', 'log_spectral_distance',
-           'by_song', 'Faders', 'fader_pad', 'first_listen']
+           'layer_codes', 'real_codes', 'found', 'judged', 'heard_by_layer', 'recorded_by_layer', 'picture_maker',
+           'blocks', 'song_blocks', 'BlockAutoencoder', 'train_blocks', 'load_blocks', 'Mixer', 'load_mixer', 'si_sdr',
+           'log_spectral_distance', 'by_song', 'Faders', 'fader_pad', 'first_listen']
 
 # %% ../nbs/07_mixing.ipynb #fe1921ab
 def _level(u, a, b=.1, s=.9):
@@ -459,8 +458,18 @@ def heard_by_layer(model,                # from `oplas.encoders`
                   ) -> dict[str, torch.Tensor]:  # layer → (n, k + 4, size), to be `compared`
     "What each layer of a network gives; every sound is heard once. ValueError as `additivity`."
     x = torch.cat([_audible(stems), _extra(stems, other)], 1)
-    found = [model.layers(x[:, j]) for j in range(x.shape[1])]
-    return {name: torch.stack([f[name] for f in found], 1) for name in found[0]}
+    sounds, which = x.flatten(0, 1).unique(dim=0, return_inverse=True)    # silence, and a mix that is another's other
+    return {name: y[which].unflatten(0, x.shape[:2]) for name, y in model.layers(sounds).items()}
+
+def _recorded_by_layer(network):
+    song = recorded().sounds[0]
+    windows = torch.stack([song[:, s:s + 47_616] for s in range(0, 48_000, 4_000)])
+    return heard_by_layer(musicnn(network), windows, windows.sum(1).roll(6, 0))
+
+def recorded_by_layer(network: str,  # one of `oplas.encoders.NETWORKS`
+                     ) -> dict[str, torch.Tensor]:  # layer → (12, 8, size), to be `compared`
+    "What a network hears in 3 s of the recorded song, each quarter of a second; from the cache, or computed."
+    return load_or_train("mixing-recorded", dict(network=network), _recorded_by_layer)
 
 # %% ../nbs/07_mixing.ipynb #22f857bc
 MELS = 64    #: rows of a block
@@ -702,8 +711,7 @@ def fader_pad(mixer: Mixer, song: int,  # number in the chapter's music
 # %% ../nbs/07_mixing.ipynb #1ced4d19
 def first_listen() -> LatentPad:
     "Play a mix, the mix - drums in codes and in z, and the truth, of a song that was not fitted; give its faders."
-    both = sweep(load_mixer, {"projector": {}, "linear encoder": {"linear": True}}, seeds=[0])  # trained side by side
-    mixer, song = both["projector", 0], int(parts(0)[1][2])
+    mixer, song = load_mixer(), int(parts(0)[1][2])
     music = pieces(song, song + 1)
     mix, drums = music.mix, music.stems[:, DRUMS]
     as_they_are = Mixer(mixer.model)
