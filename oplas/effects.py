@@ -29,9 +29,32 @@ from .training import fit
 from .web import to_web
 
 # %% auto #0
-__all__ = ['SOUND', 'SKETCH', 'OPERATIONS', 'CODES', 'HITS', 'MODELS', 'Pairs', 'pictured', 'Bent', 'Translation', 'Affine',
-           'EffectModel', 'effect_loss', 'operation_loss', 'train_effects', 'as_map', 'undo', 'learn_vector',
-           'amount_of', 'streams', 'chapter_logmel', 'chapter_pairs', 'chapter_models', 'load_effects']
+__all__ = ['HITS', 'SOUND', 'SKETCH', 'OPERATIONS', 'CODES', 'MODELS', 'streams', 'chapter_logmel', 'chapter_pairs', 'Pairs',
+           'pictured', 'Bent', 'Translation', 'Affine', 'EffectModel', 'effect_loss', 'operation_loss', 'train_effects',
+           'chapter_models', 'load_effects', 'as_map', 'undo', 'learn_vector', 'amount_of']
+
+# %% ../nbs/04_effects.ipynb #69e61500
+HITS = 250  #: hits of the chapter; four fifths are learned from
+
+@lru_cache(1)
+def streams(seed: int = 20,  # of the hits, the amounts, and what is held out
+           ) -> dict[str, EffectStream]:  # as `held_out` gives them
+    "The chapter's hits with the effects that run here; a fifth of the hits and 12 effects are held out."
+    return held_out(EffectStream(hits(HITS, seed=seed), seed=seed), seed=seed)
+
+@lru_cache(1)
+def chapter_logmel(seed: int = 20) -> LogMel:
+    "The pictures' scale, set by the hits that are learned from."
+    return LogMel(**SOUND).fit(streams(seed)["train"].hits.audio)
+
+def chapter_pairs(seed: int = 20,
+                  workers: int = 0, progress: bool | None = None,  # as for `pictured`
+                 ) -> Pairs:
+    "Each hit that is learned from meets each effect twice: with some of it, and with all of it."
+    some, logmel = streams(seed)["train"], chapter_logmel(seed)
+    whole_wet = EffectStream(some.hits, some.effects, ((.999, 1.),), seed=seed, labels=some.labels)
+    found = [pictured(stream, logmel, workers, progress) for stream in (some, whole_wet)]
+    return Pairs(*map(torch.cat, zip(*found)))
 
 # %% ../nbs/04_effects.ipynb #d963c032
 SOUND = dict(n_fft=2048, hop_length=512, n_mels=64)  #: settings of `LogMel` for a hit: 64 rows, 44 columns
@@ -271,6 +294,52 @@ def train_effects(pairs: Pairs,
     if codes == "plain": _fit(base, partial(effect_loss, taught=False), data, epochs, seed, progress)
     return _taught(base, data, operation, codes, epochs, seed, progress)
 
+# %% ../nbs/04_effects.ipynb #c10c43d7
+#: the models of the chapter: where codes come from, and what a vector does to them
+MODELS = [("pca", "translation"), ("pca", "affine"), *((c, o) for c in ("plain", "taught") for o in OPERATIONS)]
+
+def _some_trained(base, arrays, seed, codes, operations, epochs=4) -> dict[str, torch.Tensor]:
+    "The weights of models with the same codes, by names that tell them apart."
+    data, found = tuple(map(torch.tensor, arrays)), {}
+    if codes == "plain": _fit(base, partial(effect_loss, taught=False), data, epochs, seed, False)
+    for operation in operations:
+        model = _taught(base, data, operation, codes, epochs, seed)
+        found |= {f"{codes} {operation}/{name}": v for name, v in model.state_dict().items()}
+    return found
+
+def _all_trained(seed, effects, jobs=1, progress=None) -> dict[str, torch.Tensor]:
+    "All models of a seed, from the same pairs."
+    processes = joblib.effective_n_jobs(jobs)
+    pairs = chapter_pairs(seed, processes if processes > 1 else 0, progress)
+    base, data = _begin(pairs, streams(seed)["train"], chapter_logmel(seed), seed)
+    arrays = [part.numpy() for part in data]  # which joblib hands to other processes without a copy
+    parts = [("taught", [o]) for o in OPERATIONS] + [(c, [o for d, o in MODELS if d == c]) for c in ("plain", "pca")]
+    work = joblib.Parallel(n_jobs=jobs, return_as="generator")(
+        joblib.delayed(_some_trained)(copy.deepcopy(base), arrays, seed, *part) for part in parts)
+    states = bar(progress, iterable=work, total=len(parts), desc="training", unit="group of models")
+    return {name: v for state in states for name, v in state.items()}
+
+def chapter_models(seed: int = 20,  # of hits, held-out effects and trainings
+                   jobs: int = -1,  # processes that make sounds and train; -1: one for each core
+                   progress: bool | None = None,  # a bar; None: if it takes over a second
+                  ) -> dict[tuple[str, str], EffectModel]:  # each of `MODELS`
+    "The models of the chapter from the cache, or trained and kept there."
+    config = dict(seed=whole("seed", seed, 0), effects=list(runnable()))  # with DawDreamer there are more
+    kept, found = load_or_train("effects", config, _all_trained, jobs=jobs, progress=progress), {}
+    for codes, operation in MODELS:
+        begin = f"{codes} {operation}/"
+        model = fresh(seed, EffectModel, list(streams(seed)["train"].effects), operation)
+        model.load_state_dict({k.removeprefix(begin): v for k, v in kept.items() if k.startswith(begin)})
+        found[codes, operation] = model.eval()
+    return found
+
+def load_effects(seed: int = 20,             # as for `chapter_models`
+                 operation: str = "affine",  # a name from `OPERATIONS`
+                 jobs: int = -1,             # as for `chapter_models`
+                ) -> EffectModel:            # on the CPU, in evaluation mode
+    "The chapter's model of sounds and effects. ValueError on an unknown name."
+    return chapter_models(seed, jobs)["taught", one_of("operation", operation, OPERATIONS)]
+
 # %% ../nbs/04_effects.ipynb #c04e1035
 def as_map(operation: nn.Module,
            v: torch.Tensor,  # an effect's vector times its amount, (numbers,)
@@ -318,71 +387,3 @@ def amount_of(model: EffectModel,
     grid = torch.linspace(0, 1.2, 61)
     tried = torch.stack([model.apply_effect(dry, effect, float(a)) for a in grid])
     return grid[(tried - wet).square().sum(2).argmin(0)]
-
-# %% ../nbs/04_effects.ipynb #69e61500
-HITS = 250  #: hits of the chapter; four fifths are learned from
-
-@lru_cache(1)
-def streams(seed: int = 20,  # of the hits, the amounts, and what is held out
-           ) -> dict[str, EffectStream]:  # as `held_out` gives them
-    "The chapter's hits with the effects that run here; a fifth of the hits and 12 effects are held out."
-    return held_out(EffectStream(hits(HITS, seed=seed), seed=seed), seed=seed)
-
-@lru_cache(1)
-def chapter_logmel(seed: int = 20) -> LogMel:
-    "The pictures' scale, set by the hits that are learned from."
-    return LogMel(**SOUND).fit(streams(seed)["train"].hits.audio)
-
-def chapter_pairs(seed: int = 20,
-                  workers: int = 0, progress: bool | None = None,  # as for `pictured`
-                 ) -> Pairs:
-    "Each hit that is learned from meets each effect twice: with some of it, and with all of it."
-    some, logmel = streams(seed)["train"], chapter_logmel(seed)
-    whole_wet = EffectStream(some.hits, some.effects, ((.999, 1.),), seed=seed, labels=some.labels)
-    found = [pictured(stream, logmel, workers, progress) for stream in (some, whole_wet)]
-    return Pairs(*map(torch.cat, zip(*found)))
-
-# %% ../nbs/04_effects.ipynb #c10c43d7
-#: the models of the chapter: where codes come from, and what a vector does to them
-MODELS = [("pca", "translation"), ("pca", "affine"), *((c, o) for c in ("plain", "taught") for o in OPERATIONS)]
-
-def _some_trained(base, arrays, seed, codes, operations, epochs=4) -> dict[str, torch.Tensor]:
-    "The weights of models with the same codes, by names that tell them apart."
-    data, found = tuple(map(torch.tensor, arrays)), {}
-    if codes == "plain": _fit(base, partial(effect_loss, taught=False), data, epochs, seed, False)
-    for operation in operations:
-        model = _taught(base, data, operation, codes, epochs, seed)
-        found |= {f"{codes} {operation}/{name}": v for name, v in model.state_dict().items()}
-    return found
-
-def _all_trained(seed, effects, jobs=1, progress=None) -> dict[str, torch.Tensor]:
-    "All models of a seed, from the same pairs."
-    pairs = chapter_pairs(seed, jobs - 1 and jobs, progress)
-    base, data = _begin(pairs, streams(seed)["train"], chapter_logmel(seed), seed)
-    arrays = [part.numpy() for part in data]  # which joblib hands to other processes without a copy
-    parts = [("taught", [o]) for o in OPERATIONS] + [(c, [o for d, o in MODELS if d == c]) for c in ("plain", "pca")]
-    work = joblib.Parallel(n_jobs=jobs, return_as="generator")(
-        joblib.delayed(_some_trained)(copy.deepcopy(base), arrays, seed, *part) for part in parts)
-    states = bar(progress, iterable=work, total=len(parts), desc="training", unit="group of models")
-    return {name: v for state in states for name, v in state.items()}
-
-def chapter_models(seed: int = 20,  # of hits, held-out effects and trainings
-                   jobs: int = 1,   # processes that make sounds and train
-                   progress: bool | None = None,  # a bar; None: if it takes over a second
-                  ) -> dict[tuple[str, str], EffectModel]:  # each of `MODELS`
-    "The models of the chapter from the cache, or trained and kept there."
-    config = dict(seed=whole("seed", seed, 0), effects=list(runnable()))  # with DawDreamer there are more
-    kept, found = load_or_train("effects", config, _all_trained, jobs=jobs, progress=progress), {}
-    for codes, operation in MODELS:
-        begin = f"{codes} {operation}/"
-        model = fresh(seed, EffectModel, list(streams(seed)["train"].effects), operation)
-        model.load_state_dict({k.removeprefix(begin): v for k, v in kept.items() if k.startswith(begin)})
-        found[codes, operation] = model.eval()
-    return found
-
-def load_effects(seed: int = 20,             # as for `chapter_models`
-                 operation: str = "affine",  # a name from `OPERATIONS`
-                 jobs: int = 1,              # as for `chapter_models`
-                ) -> EffectModel:            # on the CPU, in evaluation mode
-    "The chapter's model of sounds and effects. ValueError on an unknown name."
-    return chapter_models(seed, jobs)["taught", one_of("operation", operation, OPERATIONS)]
