@@ -283,7 +283,7 @@ def train_effects(pairs: Pairs,
                   logmel: LogMel,             # that made the pictures
                   operation: str = "affine",  # a name from `OPERATIONS`
                   codes: str = "taught",      # a name from `CODES`
-                  epochs: int = 4,            # times to go through the pairs
+                  epochs: int = 3,            # times to go through the pairs
                   seed: int = 0,              # of weights and batches
                   progress: bool | None = None,  # as for `fit`
                  ) -> EffectModel:            # on the CPU, in evaluation mode
@@ -298,7 +298,7 @@ def train_effects(pairs: Pairs,
 #: the models of the chapter: where codes come from, and what a vector does to them
 MODELS = [("pca", "translation"), ("pca", "affine"), *((c, o) for c in ("plain", "taught") for o in OPERATIONS)]
 
-def _some_trained(base, arrays, seed, codes, operations, epochs=4) -> dict[str, torch.Tensor]:
+def _some_trained(base, arrays, seed, codes, operations, epochs=3) -> dict[str, torch.Tensor]:
     "The weights of models with the same codes, by names that tell them apart."
     data, found = tuple(map(torch.tensor, arrays)), {}
     if codes == "plain": _fit(base, partial(effect_loss, taught=False), data, epochs, seed, False)
