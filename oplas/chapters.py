@@ -47,7 +47,6 @@ class Page:
 
 # %% ../nbs/36_chapters.ipynb #433247ca
 _UKULELE, _HAWLEY, _SOUND, _MUSIC = ("ukulelatent2019",), ("hawley2024",), "book,audio", "book,audio,music"
-_to_come = partial(Page, written=False)
 #: the chapters, in reading order
 CHAPTERS = (
     Page("01_divergences", "Shape", "Divergences", "measure how far codes are from a prior",
@@ -56,8 +55,8 @@ CHAPTERS = (
          ("01_divergences",), ("23_training",), _UKULELE),
     Page("03_sampler", "Shape", "A playable sampler", "play any note at any point of a latent space",
          ("01_divergences", "02_autoencoders"), ("26_strings", "27_audio"), _UKULELE, _SOUND),
-    _to_come("04_effects", "Shape", "Effects", "move along an effect",
-            ("02_autoencoders",), ("03_sampler",), _UKULELE),
+    Page("04_effects", "Shape", "Effects", "put an effect on a sound by moving its code, and take it off again",
+         ("02_autoencoders",), ("01_divergences", "29c_fx", "08_rotations"), _UKULELE, "book,audio,effects"),
     Page("05_attributes", "Shape", "Attribute regularisation",
          "turn one dimension, change one attribute of a melody",
          ("02_autoencoders",), ("01_divergences", "28_music", "30_metrics"), ("pati2019",), _MUSIC),
