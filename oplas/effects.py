@@ -6,8 +6,8 @@
 from __future__ import annotations
 import copy
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from functools import lru_cache, partial
-from typing import NamedTuple
 import joblib
 import numpy as np
 import torch
@@ -17,7 +17,7 @@ from sklearn.decomposition import PCA
 from torch import nn
 from .audio import LogMel, sound_html
 from .cache import load_or_train
-from .checks import finite, one_of, shaped, whole
+from .checks import finite, number, one_of, shaped, whole
 from .divergences import mmd2_normal
 from .fx import Effect, EffectStream, Hits, held_out, hits, runnable
 from .machine import bar
@@ -30,41 +30,52 @@ from .web import to_web
 
 # %% auto #0
 __all__ = ['HITS', 'SOUND', 'SKETCH', 'OPERATIONS', 'CODES', 'MODELS', 'streams', 'chapter_logmel', 'chapter_pairs', 'Pairs',
-           'pictured', 'Bent', 'Translation', 'Affine', 'EffectModel', 'effect_loss', 'operation_loss', 'train_effects',
-           'chapter_models', 'load_effects', 'as_map', 'undo', 'learn_vector', 'amount_of']
+           'pictured', 'Bent', 'Translation', 'Affine', 'Sketches', 'EffectModel', 'effect_loss', 'operation_loss',
+           'train_effects', 'chapter_models', 'load_effects', 'as_map', 'undo', 'learn_vector', 'amount_of',
+           'OnEffects', 'pad_of', 'effects_pad']
 
 # %% ../nbs/04_effects.ipynb #69e61500
 HITS = 250  #: hits of the chapter; four fifths are learned from
 
 @lru_cache(1)
-def streams(seed: int = 21,  # of the hits, the amounts, and what is held out
+def streams(split: int = 21,  # seed of the hits, the amounts, and what is held out
            ) -> dict[str, EffectStream]:  # as `held_out` gives them
     "The chapter's hits with the effects that run here; a fifth of the hits and 12 effects are held out."
-    return held_out(EffectStream(hits(HITS, seed=seed), seed=seed), seed=seed)
+    return held_out(EffectStream(hits(HITS, seed=split), seed=split), seed=split)
 
 @lru_cache(1)
-def chapter_logmel(seed: int = 21) -> LogMel:
+def chapter_logmel(split: int = 21) -> LogMel:
     "The pictures' scale, set by the hits that are learned from."
-    return LogMel(**SOUND).fit(streams(seed)["train"].hits.audio)
+    return LogMel(**SOUND).fit(streams(split)["train"].hits.audio)
 
-def chapter_pairs(seed: int = 21,
+def chapter_pairs(split: int = 21,
                   workers: int = 0, progress: bool | None = None,  # as for `pictured`
                  ) -> Pairs:
     "Each hit that is learned from meets each effect twice: with some of it, and with all of it."
-    some, logmel = streams(seed)["train"], chapter_logmel(seed)
-    whole_wet = EffectStream(some.hits, some.effects, ((.999, 1.),), seed=seed, labels=some.labels)
-    found = [pictured(stream, logmel, workers, progress) for stream in (some, whole_wet)]
-    return Pairs(*map(torch.cat, zip(*found)))
+    some, logmel = streams(split)["train"], chapter_logmel(split)
+    whole_wet = EffectStream(some.hits, some.effects, ((.999, 1.),), seed=split, labels=some.labels)
+    return pictured(some, logmel, workers, progress) + pictured(whole_wet, logmel, workers, progress)
 
 # %% ../nbs/04_effects.ipynb #d963c032
 SOUND = dict(n_fft=2048, hop_length=512, n_mels=64)  #: settings of `LogMel` for a hit: 64 rows, 44 columns
 
-class Pairs(NamedTuple):
+@dataclass(frozen=True)
+class Pairs:
     "Dry and wet hits as a network sees them."
-    dry: torch.Tensor     # log-mel pictures, (n, 64, 44), 16 bits
-    wet: torch.Tensor     # (n, 64, 44), 16 bits
-    effect: torch.Tensor  # its place in the stream's `labels`, (n,)
-    amount: torch.Tensor  # from 0, dry, to 1, (n,)
+    dry: torch.Tensor        # log-mel pictures, (n, 64, 44), 16 bits
+    wet: torch.Tensor        # (n, 64, 44), 16 bits
+    effect: torch.Tensor     # its place in `labels`, (n,)
+    amount: torch.Tensor     # from 0, dry, to 1, (n,)
+    labels: tuple[str, ...]  # names of effects
+    logmel: LogMel           # that made the pictures
+    samples: int             # of a hit
+
+    def __len__(self) -> int: return len(self.effect)
+
+    def __add__(self, other: Pairs) -> Pairs:
+        "These pairs and others of the same effects."
+        both = {k: torch.cat([getattr(self, k), getattr(other, k)]) for k in ("dry", "wet", "effect", "amount")}
+        return replace(self, **both)
 
 def _pictured(logmel, items):
     "A batch of a stream as pictures. Neighbours share their dry hit, so it is pictured once."
@@ -85,7 +96,7 @@ def pictured(stream: EffectStream,
     loader = torch.utils.data.DataLoader(stream, 64, num_workers=whole("workers", workers, 0),
                                          collate_fn=partial(_pictured, logmel))
     batches = bar(progress, iterable=loader, total=len(loader), desc="effects", unit="batch")
-    return Pairs(*map(torch.cat, zip(*batches)))
+    return Pairs(*map(torch.cat, zip(*batches)), stream.labels, logmel, stream.hits.audio.shape[1])
 
 # %% ../nbs/04_effects.ipynb #0d83a06c
 SKETCH = 256  #: principal components that the networks see
@@ -131,8 +142,29 @@ def _low_rank(dim, numbers): return Affine(dim, numbers, rank=4)
 #: what a vector can do to a code, by name
 OPERATIONS = {"translation": Translation, "rotation": _film, "low rank": _low_rank, "affine": Affine}
 
-# %% ../nbs/04_effects.ipynb #61d156a8
-class EffectModel(Savable, nn.Module):
+# %% ../nbs/04_effects.ipynb #f4858a0a
+class Sketches(nn.Module):
+    "Pictures of hits as principal components, and back."
+    def __init__(self, sound: dict | None, samples: int):
+        super().__init__()
+        self.logmel = LogMel(**(SOUND if sound is None else sound))
+        self.shape = self.logmel.n_mels, 1 + samples // self.logmel.hop_length
+        pixels = self.shape[0] * self.shape[1]
+        self.register_buffer("middle", torch.zeros(pixels))
+        self.register_buffer("basis", torch.zeros(SKETCH, pixels))
+        self.register_buffer("spread", torch.zeros(SKETCH))
+
+    def sketch(self, x: torch.Tensor) -> torch.Tensor:  # pictures (n, 64, 44) → (n, 256), each of variance 1
+        "The principal components of pictures. ValueError on another shape."
+        x = shaped("x", x, "n", *self.shape, kind="float").flatten(1).float()
+        return (x - self.middle) @ self.basis.T / self.spread
+
+    def picture(self, sketch: torch.Tensor) -> torch.Tensor:  # (n, 256) → (n, 64, 44)
+        "The picture that has these principal components."
+        return (sketch * self.spread @ self.basis + self.middle).view(-1, *self.shape)
+
+# %% ../nbs/04_effects.ipynb #0c10d217
+class EffectModel(Savable, Sketches):
     "Hits to codes and back, and for each effect a vector that moves codes. ValueError on bad settings."
     def __init__(self, effects: Sequence[str],       # names
                  operation: str = "affine",          # a name from `OPERATIONS`
@@ -141,39 +173,35 @@ class EffectModel(Savable, nn.Module):
                  samples: int = 22_050,              # of a hit
                  sound: dict | None = None,          # settings of `LogMel`; None: `SOUND`
                 ):
-        super().__init__()
-        self.logmel = LogMel(**(SOUND if sound is None else sound))
-        self.config = dict(effects=list(effects), operation=operation, dim=dim, numbers=numbers, samples=samples,
+        super().__init__(sound, whole("samples", samples, 1))
+        effects, self.dim = list(effects), whole("dim", dim, 1, SKETCH)
+        if not effects or len({*effects}) < len(effects):
+            raise ValueError(f"effects must be some names, each once, got {effects}")
+        self.config = dict(effects=effects, operation=operation, dim=dim, numbers=numbers, samples=samples,
                            sound=self.logmel.config)
-        self.shape = self.logmel.n_mels, 1 + samples // self.logmel.hop_length
-        pixels = self.shape[0] * self.shape[1]
-        for name, size in (("middle", (pixels,)), ("basis", (SKETCH, pixels)), ("spread", (SKETCH,)),
-                           ("centre", (dim,)), ("covariance", (dim, dim)), ("noise", ()),
-                           ("usual", (numbers,)), ("variety", (numbers, numbers))):
-            self.register_buffer(name, torch.zeros(size))
-        self.into, self.out = Bent(SKETCH, whole("dim", dim, 1, SKETCH)), Bent(dim, SKETCH)
+        self.encoder, self.decoder = Bent(SKETCH, dim), Bent(dim, SKETCH)
         self.operation = OPERATIONS[one_of("operation", operation, OPERATIONS)](dim, whole("numbers", numbers, 1))
-        self.vectors = nn.Parameter(.1 * torch.randn(len(self.config["effects"]), numbers))
-
-    def sketch(self, x: torch.Tensor) -> torch.Tensor:  # pictures (n, 64, 44) → (n, 256), each of variance 1
-        "The principal components of pictures. ValueError on another shape."
-        x = shaped("x", x, "n", *self.shape, kind="float").flatten(1).float()
-        return (x - self.middle) @ self.basis.T / self.spread
+        self.vectors = nn.Parameter(.1 * torch.randn(len(effects), numbers))
+        for name, size in (("centre", (dim,)), ("covariance", (dim, dim)), ("noise", ()), ("usual", (numbers,)),
+                           ("variety", (numbers, numbers))): self.register_buffer(name, torch.zeros(size))
 
     def encode(self, x: torch.Tensor) -> torch.Tensor:  # pictures (n, 64, 44) → codes (n, dim)
         "The codes of log-mel pictures. ValueError on another shape."
-        return self.into(self.sketch(x))
+        return self.encoder(self.sketch(x))
 
     def decode(self, z: torch.Tensor) -> torch.Tensor:  # codes (n, dim) → pictures (n, 64, 44)
-        "The pictures of codes."
-        z = shaped("z", z, "n", self.config["dim"], kind="float")
-        return (self.out(z) * self.spread @ self.basis + self.middle).view(-1, *self.shape)
+        "The pictures of codes. ValueError on another shape, NaN or Inf."
+        return self.picture(self.decoder(self.codes("z", z)))
 
     def sounds(self, z: torch.Tensor,    # codes, (n, dim)
                n_iter: int = 50,         # rounds of Griffin–Lim
               ) -> torch.Tensor:         # (n, samples), at `logmel.sample_rate`
-        "What codes sound like."
+        "What codes sound like. ValueError as `decode`."
         with torch.no_grad(): return resynthesise(self.logmel, self.decode(z), self.config["samples"], n_iter)
+
+    def codes(self, name: str, z: torch.Tensor) -> torch.Tensor:  # (n, dim), float32
+        "Codes, if they are some. ValueError that begins with the name."
+        return finite(name, shaped(name, z, "n", self.dim, kind="float")).to(self.middle)
 
     def vector(self, effect: str | torch.Tensor) -> torch.Tensor:  # (numbers,)
         "The vector of an effect by name; a vector is handed through. ValueError on an unknown name."
@@ -184,9 +212,10 @@ class EffectModel(Savable, nn.Module):
                      effect: str | torch.Tensor,   # name or vector
                      amount=1.,                    # a number, or one for each code
                     ) -> torch.Tensor:             # codes, (n, dim)
-        "Codes with an effect on them. ValueError on an unknown name."
-        amount = torch.as_tensor(amount, dtype=z.dtype).reshape(-1, 1).expand(len(z), 1)
-        return self.operation(z, amount * self.vector(effect))
+        "Codes with an effect on them. ValueError on an unknown name, bad codes or amounts."
+        z, amount = self.codes("z", z), torch.as_tensor(amount, dtype=torch.float32)
+        finite("amount", amount if not amount.ndim else shaped("amount", amount, len(z)))
+        return self.operation(z, amount.expand(len(z))[:, None] * self.vector(effect))
 
 # %% ../nbs/04_effects.ipynb #bd6d7edc
 def effect_loss(model: EffectModel,
@@ -196,7 +225,7 @@ def effect_loss(model: EffectModel,
                 taught: bool = True,    # False: a plain Wasserstein autoencoder, which knows of no effects
                ) -> dict:               # scalars
     "What of the pictures is lost, how far the operation lands from the wet code, and MMD² from N(0, I)."
-    codes = model.into(torch.cat([dry, wet]))
+    codes = model.encoder(torch.cat([dry, wet]))
     prior, targets = mmd2_normal(codes), torch.cat([dry, wet])
     if not taught:
         lost = _lost(model, codes, targets)
@@ -209,7 +238,7 @@ def effect_loss(model: EffectModel,
 
 def _lost(model, z, sketches):
     "The share of the pictures' variance that codes do not give back."
-    return ((model.out(z) - sketches) * model.spread).square().sum(1).mean() / model.spread.square().sum()
+    return ((model.decoder(z) - sketches) * model.spread).square().sum(1).mean() / model.spread.square().sum()
 
 def operation_loss(model, before, after, effect, amount):
     "How far the operation lands from the code of the wet sound, where codes stay as they are."
@@ -230,18 +259,18 @@ def _start(model, pairs, seed):
 @torch.no_grad()
 def _calibrate(model, dry, wet, effect, amount):
     "What dry codes and effects' vectors are usually like, and how far operations are off: what guesses rest on."
-    before = model.into(dry)
+    before = model.encoder(dry)
     moved = model.operation(before, amount[:, None] * model.vectors[effect])
     for usual, variety, rows in ((model.centre, model.covariance, before), (model.usual, model.variety, model.vectors)):
         usual.copy_(rows.mean(0))
         variety.copy_(torch.cov(rows.T) + 1e-4 * rows.var() * torch.eye(rows.shape[1]))
-    model.noise.copy_(F.mse_loss(moved, model.into(wet)))
+    model.noise.copy_(F.mse_loss(moved, model.encoder(wet)))
 
-def _networks(model): return [*model.into.parameters(), *model.out.parameters()]
+def _networks(model): return [*model.encoder.parameters(), *model.decoder.parameters()]
 
 def _learn_operation(model, data, epochs, seed):
     "The operation alone, on codes that stay as they are."
-    with torch.no_grad(): before, after = (torch.cat([model.into(s) for s in x.split(4096)]) for x in data[:2])
+    with torch.no_grad(): before, after = (torch.cat([model.encoder(s) for s in x.split(4096)]) for x in data[:2])
     for p in _networks(model): p.requires_grad_(False)
     fit(model, operation_loss, (before, after, *data[2:]), epochs=2 * epochs, batch_size=256, lr=.01, seed=seed,
         progress=False)
@@ -254,17 +283,16 @@ def _like(base, operation, seed):
     model.load_state_dict(own, strict=False)
     return model
 
-# %% ../nbs/04_effects.ipynb #c4da81d4
-def _begin(pairs, stream, logmel, seed):
+# %% ../nbs/04_effects.ipynb #5ae5a152
+def _begin(pairs, seed):
     "A model that is principal components and no more; and the pairs as it sketches them."
-    if len(pairs.wet) < SKETCH: raise ValueError(f"pairs must be at least {SKETCH}, got {len(pairs.wet)}")
-    kept = pairs.effect.unique()  # a stream's labels may name effects that are held out
-    model = fresh(seed, EffectModel, [stream.labels[k] for k in kept], "translation",
-                  samples=stream.hits.audio.shape[1], sound=logmel.config)
-    model.logmel.load_state_dict(logmel.state_dict())
+    kept = pairs.effect.unique()  # labels may name effects that are held out
+    model = fresh(seed, EffectModel, [pairs.labels[k] for k in kept], "translation", samples=pairs.samples,
+                  sound=pairs.logmel.config)
+    model.logmel.load_state_dict(pairs.logmel.state_dict())
     _start(model, pairs, seed)
     with torch.no_grad():
-        dry, wet = (torch.cat([model.sketch(x) for x in part.split(4096)]) for part in pairs[:2])
+        dry, wet = (torch.cat([model.sketch(x) for x in part.split(4096)]) for part in (pairs.dry, pairs.wet))
     return model, (dry, wet, torch.searchsorted(kept, pairs.effect), pairs.amount)
 
 def _taught(base, data, operation, codes, epochs, seed, progress=False):
@@ -279,8 +307,6 @@ def _fit(model, loss, data, epochs, seed, progress):
     return fit(model, loss, data, epochs=epochs, batch_size=64, lr=3e-3, seed=seed, progress=progress)
 
 def train_effects(pairs: Pairs,
-                  stream: EffectStream,       # that they come from
-                  logmel: LogMel,             # that made the pictures
                   operation: str = "affine",  # a name from `OPERATIONS`
                   codes: str = "taught",      # a name from `CODES`
                   epochs: int = 3,            # times to go through the pairs
@@ -290,7 +316,9 @@ def train_effects(pairs: Pairs,
     "A model of sounds and effects. ValueError on fewer than 256 pairs, unknown names, bad settings."
     one_of("operation", operation, OPERATIONS)
     one_of("codes", codes, CODES)
-    base, data = _begin(pairs, stream, logmel, seed)
+    whole("epochs", epochs, 1)
+    if len(pairs) < SKETCH: raise ValueError(f"pairs must be at least {SKETCH}, got {len(pairs)}")
+    base, data = _begin(pairs, seed)
     if codes == "plain": _fit(base, partial(effect_loss, taught=False), data, epochs, seed, progress)
     return _taught(base, data, operation, codes, epochs, seed, progress)
 
@@ -298,7 +326,7 @@ def train_effects(pairs: Pairs,
 #: the models of the chapter: where codes come from, and what a vector does to them
 MODELS = [("pca", "translation"), ("pca", "affine"), *((c, o) for c in ("plain", "taught") for o in OPERATIONS)]
 
-def _some_trained(base, arrays, seed, codes, operations, epochs=3) -> dict[str, torch.Tensor]:
+def _some_trained(base, arrays, seed, codes, operations, epochs) -> dict[str, torch.Tensor]:
     "The weights of models with the same codes, by names that tell them apart."
     data, found = tuple(map(torch.tensor, arrays)), {}
     if codes == "plain": _fit(base, partial(effect_loss, taught=False), data, epochs, seed, False)
@@ -307,38 +335,40 @@ def _some_trained(base, arrays, seed, codes, operations, epochs=3) -> dict[str, 
         found |= {f"{codes} {operation}/{name}": v for name, v in model.state_dict().items()}
     return found
 
-def _all_trained(seed, effects, jobs=1, progress=None) -> dict[str, torch.Tensor]:
+def _all_trained(split, seed, epochs, effects, jobs=1, progress=None) -> dict[str, torch.Tensor]:
     "All models of a seed, from the same pairs."
     processes = joblib.effective_n_jobs(jobs)
-    pairs = chapter_pairs(seed, processes if processes > 1 else 0, progress)
-    base, data = _begin(pairs, streams(seed)["train"], chapter_logmel(seed), seed)
+    base, data = _begin(chapter_pairs(split, processes if processes > 1 else 0, progress), seed)
     arrays = [part.numpy() for part in data]  # which joblib hands to other processes without a copy
     parts = [("taught", [o]) for o in OPERATIONS] + [(c, [o for d, o in MODELS if d == c]) for c in ("plain", "pca")]
     work = joblib.Parallel(n_jobs=jobs, return_as="generator")(
-        joblib.delayed(_some_trained)(copy.deepcopy(base), arrays, seed, *part) for part in parts)
+        joblib.delayed(_some_trained)(copy.deepcopy(base), arrays, seed, *part, epochs) for part in parts)
     states = bar(progress, iterable=work, total=len(parts), desc="training", unit="group of models")
     return {name: v for state in states for name, v in state.items()}
 
-def chapter_models(seed: int = 21,  # of hits, held-out effects and trainings
-                   jobs: int = -1,  # processes that make sounds and train; -1: one for each core
+def chapter_models(epochs: int = 3,  # as for `train_effects`
+                   seed: int = 0,    # of the trainings
+                   split: int = 21,  # of hits and of what is held out
                    progress: bool | None = None,  # a bar; None: if it takes over a second
+                   jobs: int = -1,   # processes that make sounds and train; -1: one for each core
                   ) -> dict[tuple[str, str], EffectModel]:  # each of `MODELS`
-    "The models of the chapter from the cache, or trained and kept there."
-    config = dict(seed=whole("seed", seed, 0), effects=list(runnable()))  # with DawDreamer there are more
-    kept, found = load_or_train("effects", config, _all_trained, jobs=jobs, progress=progress), {}
+    "The models of the chapter from the cache, or trained and kept there. ValueError on bad settings."
+    config = dict(split=whole("split", split, 0), seed=whole("seed", seed, 0), epochs=whole("epochs", epochs, 1))
+    config["effects"], found = list(runnable()), {}  # with DawDreamer there are more
+    kept = load_or_train("effects", config, _all_trained, jobs=jobs, progress=progress)
     for codes, operation in MODELS:
         begin = f"{codes} {operation}/"
-        model = fresh(seed, EffectModel, list(streams(seed)["train"].effects), operation)
+        model = fresh(seed, EffectModel, list(streams(split)["train"].effects), operation)
         model.load_state_dict({k.removeprefix(begin): v for k, v in kept.items() if k.startswith(begin)})
         found[codes, operation] = model.eval()
     return found
 
-def load_effects(seed: int = 21,             # as for `chapter_models`
-                 operation: str = "affine",  # a name from `OPERATIONS`
-                 jobs: int = -1,             # as for `chapter_models`
-                ) -> EffectModel:            # on the CPU, in evaluation mode
-    "The chapter's model of sounds and effects. ValueError on an unknown name."
-    return chapter_models(seed, jobs)["taught", one_of("operation", operation, OPERATIONS)]
+def load_effects(operation: str = "affine",  # a name from `OPERATIONS`
+                 epochs: int = 3, seed: int = 0, split: int = 21,  # as for `chapter_models`
+                 progress: bool | None = None,
+                ) -> EffectModel:  # on the CPU, in evaluation mode
+    "The chapter's model of sounds and effects, which learned with its operation. ValueError on bad settings."
+    return chapter_models(epochs, seed, split, progress)["taught", one_of("operation", operation, OPERATIONS)]
 
 # %% ../nbs/04_effects.ipynb #c04e1035
 def as_map(operation: nn.Module,
@@ -355,9 +385,11 @@ def undo(model: EffectModel,
          effect: str | torch.Tensor,  # name or vector
          amount: float = 1.,
         ) -> torch.Tensor:            # codes, (n, dim)
-    "The dry codes that most probably became these: the operation backwards, as far as it can be trusted."
-    M, c = as_map(model.operation, amount * model.vector(effect), len(model.centre))
-    C, one = model.covariance, torch.eye(len(model.centre))
+    """The dry codes that most probably became these: the operation backwards, as far as it can be trusted. ValueError
+    as `apply_effect`."""
+    z, amount = model.codes("z", z), number("amount", amount)
+    M, c = as_map(model.operation, amount * model.vector(effect), model.dim)
+    C, one = model.covariance, torch.eye(model.dim)
     gain = C @ M.T @ torch.linalg.inv(M @ C @ M.T + model.noise * one)
     return model.centre + (z - c - M @ model.centre) @ gain.T
 
@@ -366,7 +398,9 @@ def learn_vector(model: EffectModel,
                  wet: torch.Tensor,  # codes of the same sounds with all of the effect on them, (n, dim)
                 ) -> torch.Tensor:   # (numbers,)
     "The most probable vector of an effect that the model has not met, from pairs. ValueError unless they are pairs."
-    finite("wet", shaped("wet", wet, len(dry), len(model.centre), kind="float"))
+    dry, wet = model.codes("dry", dry).detach(), model.codes("wet", wet).detach()
+    if not 0 < len(dry) == len(wet):
+        raise ValueError(f"wet must be as many codes as dry, one at least, got {len(wet)} and {len(dry)}")
     usual, v = torch.linalg.inv(model.variety), model.usual.clone().requires_grad_()
     search = torch.optim.LBFGS([v], max_iter=60, line_search_fn="strong_wolfe")
     def loss():
@@ -383,7 +417,107 @@ def amount_of(model: EffectModel,
               dry: torch.Tensor, wet: torch.Tensor,  # codes, (n, dim) each
               effect: str | torch.Tensor,            # name or vector
              ) -> torch.Tensor:                      # (n,), 0 to 1.2
-    "How much of an effect is on each sound: the nearest of 61 amounts."
+    "How much of an effect is on each sound: the nearest of 61 amounts. ValueError unless they are pairs."
+    dry, wet = model.codes("dry", dry), model.codes("wet", wet)
+    if len(dry) != len(wet): raise ValueError(f"wet must be as many codes as dry, got {len(wet)} and {len(dry)}")
     grid = torch.linspace(0, 1.2, 61)
     tried = torch.stack([model.apply_effect(dry, effect, float(a)) for a in grid])
     return grid[(tried - wet).square().sum(2).argmin(0)]
+
+# %% ../nbs/04_effects.ipynb #e6023a08
+def _nearest(values, places):  # (1, k) and (n, k) → (1,)
+    "Which place is nearest."
+    return (values[:, None] - places).square().sum(2).neg().argmax(1)
+
+class OnEffects(nn.Module):
+    "A model as a page calls it: (x, y, amount, hit) → the picture of that hit with so much of the nearest effect."
+    def __init__(self, model: EffectModel,
+                 places: torch.Tensor,   # of the effects, (effects, 2)
+                 vectors: torch.Tensor,  # (effects, numbers)
+                 codes: torch.Tensor,    # of the hits, (hits, dim)
+                ):
+        super().__init__()
+        self.model = model
+        levels = (2 * torch.arange(len(codes)) + 1)[:, None] / len(codes) - 1  # the middles of bands of one height
+        for name, rows in (("places", places), ("vectors", vectors), ("levels", levels), ("codes", codes)):
+            self.register_buffer(name, rows)
+
+    def forward(self, values):  # (1, 4), each from -1 to 1 → (1, n_mels, frames)
+        place, amount, hit = values.split([2, 1, 1], 1)
+        v = (amount + 1) / 2 * self.vectors[_nearest(place, self.places)]  # -1 is none of it, 1 is all
+        z = self.codes[_nearest(hit, self.levels)]
+        return self.model.decode(self.model.operation(z, v)).clamp(max=1)
+
+# %% ../nbs/04_effects.ipynb #5d81fab9
+def _places(pictures):  # (effects, hits, n_mels, frames) → (effects, 2), within ±.95
+    "Places on a map, close together where pictures are similar, each a point of its own on a lattice."
+    if not pictures.std(0).any(): raise ValueError("effects must differ, but all of them make the same pictures")
+    tsne = TSNE(perplexity=min(10, len(pictures) / 3), random_state=0, n_jobs=1)
+    found = PCA(2).fit_transform(tsne.fit_transform(pictures.flatten(1).numpy()))  # the long way goes across
+    found -= (found.min(0) + found.max(0)) / 2
+    found *= .95 / np.abs(found).max(0).clip(1e-9)
+    side = torch.linspace(-.95, .95, 2 * int(np.ceil(len(found) ** .5)))  # four points for each effect
+    lattice = torch.cartesian_prod(side, side).round(decimals=2)
+    return lattice[linear_sum_assignment(cdist(found, lattice, "sqeuclidean"))[1]]
+
+def _octaves(logmel, pictures):  # (..., n_mels, frames) → (...)
+    "Where a picture's centre of gravity lies, in octaves."
+    hertz = logmel.filters @ torch.linspace(0, logmel.sample_rate / 2, logmel.n_fft // 2 + 1) / logmel.filters.sum(1)
+    mel = logmel.inverse(pictures).sum(-1)
+    return mel @ hertz.log2() / mel.sum(-1).clamp(min=1e-9)
+
+# %% ../nbs/04_effects.ipynb #05926dc1
+def _ready_made(on_effects, some, names):
+    "The middle hit dry, and with all of some effects: a pad's numbers, a player and words of each."
+    model, hit, faces = on_effects.model, float(on_effects.levels[len(on_effects.levels) // 2]), []
+    for k, amount in [(some[0], -1.), *((k, 1.) for k in some)]:
+        row = [*(round(v, 2) for v in on_effects.places[k].tolist()), amount, hit]
+        sound = resynthesise(model.logmel, on_effects(torch.tensor([row])), model.config["samples"])[0]
+        words = f"the middle hit, {'dry' if amount < 0 else names[k]}"
+        faces.append((row, sound_html(sound, model.logmel.sample_rate, words, small=True), words))
+    return faces
+
+def _for_page(on_effects):
+    "The model as a page runs it, compared with torch on each effect, by chance with some of it and on some hit."
+    model, places = on_effects.model, on_effects.places
+    rows = torch.cat([places, 2 * torch.rand(len(places), 2, generator=torch.Generator().manual_seed(0)) - 1], 1)
+    return to_web(on_effects, rows, tolerance=.06, logmel=model.logmel, samples=model.config["samples"],
+                  skip=1)  # the first sample, so that the page fades the sound in
+
+# %% ../nbs/04_effects.ipynb #7c043e0d
+def _codes_of(model, hits):
+    "The codes of hits. ValueError unless they have the length and the rate that the model knows."
+    if hits.sample_rate != (rate := model.logmel.sample_rate):
+        raise ValueError(f"hits must have the rate of the model, {rate} Hz, got {hits.sample_rate}")
+    return model.encode(model.logmel(shaped("hits.audio", hits.audio, "n ≥ 1", model.config["samples"])))
+
+@torch.no_grad()
+def pad_of(model: EffectModel,
+           hits: Hits,  # a few to put effects on, the lowest first
+           effects: Mapping[str, torch.Tensor] | None = None,  # name → vector, 3 or more; None: the model's own
+          ) -> LatentPad:
+    """An effect to choose on a map, an amount and a hit, decoded in the page. ValueError on bad input and as `to_web`;
+    `Unsupported` if the operation turns codes."""
+    if effects is None: effects = dict(zip(model.config["effects"], model.vectors))
+    if len(effects) < 3: raise ValueError(f"effects must be 3 or more, got {[*effects]}")
+    vectors, z = torch.stack([model.vector(v) for v in effects.values()]), _codes_of(model, hits)
+    wet = torch.stack([model.decode(model.apply_effect(z, v)) for v in vectors])
+    brighter = (_octaves(model.logmel, wet) - _octaves(model.logmel, model.decode(z))).mean(1)
+    on_effects, names = OnEffects(model, _places(wet), vectors, z), [str(name) for name in effects]
+    some = brighter.argsort()[torch.linspace(0, len(names) - 1, 4).long()]  # from the darkest to the brightest
+    faces = _ready_made(on_effects, some.unique_consecutive(), names)
+    marks = [(*place, round(octaves, 2), f"{name}; octaves brighter")
+             for place, octaves, name in zip(on_effects.places.tolist(), brighter.tolist(), names)]
+    return LatentPad(_for_page(on_effects), model.logmel.sample_rate, 4, limit=1., label="A hit with an effect",
+                     names=["across", "up", "amount (−1 dry, 1 all)", "hit (−1 lowest, 1 highest)"],
+                     start=faces[1][0], faces=faces, marks=marks)
+
+# %% ../nbs/04_effects.ipynb #aa5bc970
+def effects_pad(seed: int = 20,  # of the model
+               ) -> LatentPad:
+    """The chapter's effects on five of the hits that it did not learn from: of each fifth of the pitches the hit that
+    rings longest."""
+    found = streams(seed)["hits"].hits
+    fifths = found.knobs["pitch"].argsort().chunk(5)
+    longest = [int(some[found.knobs["decay"][some].argmax()]) for some in fifths]
+    return pad_of(load_effects(seed), found[longest])
