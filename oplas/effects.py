@@ -12,14 +12,16 @@ import joblib
 import numpy as np
 import torch
 import torch.nn.functional as F
-from scipy import stats
+from scipy.optimize import linear_sum_assignment
+from scipy.spatial.distance import cdist
 from sklearn.decomposition import PCA
+from sklearn.manifold import TSNE
 from torch import nn
 from .audio import LogMel, sound_html
 from .cache import load_or_train
 from .checks import finite, number, one_of, shaped, whole
 from .divergences import mmd2_normal
-from .fx import Effect, EffectStream, Hits, held_out, hits, runnable
+from .fx import EffectStream, Hits, held_out, hits, runnable
 from .machine import bar
 from .models import Savable, fresh
 from .pad import LatentPad
@@ -254,7 +256,8 @@ def _start(model, pairs, seed):
     pca = PCA(SKETCH, svd_solver="randomized", random_state=seed).fit(some)
     model.middle.copy_(torch.from_numpy(pca.mean_))
     model.basis.copy_(torch.from_numpy(pca.components_))
-    model.spread.copy_(torch.from_numpy(pca.explained_variance_ ** .5))
+    spread = torch.from_numpy(pca.explained_variance_ ** .5)
+    model.spread.copy_(spread.clamp(min=1e-3 * spread[0]))  # of few pairs the last components are rounding errors
 
 @torch.no_grad()
 def _calibrate(model, dry, wet, effect, amount):
@@ -446,7 +449,7 @@ class OnEffects(nn.Module):
         place, amount, hit = values.split([2, 1, 1], 1)
         v = (amount + 1) / 2 * self.vectors[_nearest(place, self.places)]  # -1 is none of it, 1 is all
         z = self.codes[_nearest(hit, self.levels)]
-        return self.model.decode(self.model.operation(z, v)).clamp(max=1)
+        return self.model.picture(self.model.decoder(self.model.operation(z, v))).clamp(max=1)
 
 # %% ../nbs/04_effects.ipynb #5d81fab9
 def _places(pictures):  # (effects, hits, n_mels, frames) → (effects, 2), within ±.95
@@ -512,12 +515,11 @@ def pad_of(model: EffectModel,
                      names=["across", "up", "amount (−1 dry, 1 all)", "hit (−1 lowest, 1 highest)"],
                      start=faces[1][0], faces=faces, marks=marks)
 
-# %% ../nbs/04_effects.ipynb #aa5bc970
-def effects_pad(seed: int = 20,  # of the model
-               ) -> LatentPad:
+# %% ../nbs/04_effects.ipynb #a865ea04
+def effects_pad() -> LatentPad:
     """The chapter's effects on five of the hits that it did not learn from: of each fifth of the pitches the hit that
     rings longest."""
-    found = streams(seed)["hits"].hits
+    found = streams()["hits"].hits
     fifths = found.knobs["pitch"].argsort().chunk(5)
     longest = [int(some[found.knobs["decay"][some].argmax()]) for some in fifths]
-    return pad_of(load_effects(seed), found[longest])
+    return pad_of(load_effects(), found[longest])

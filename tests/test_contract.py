@@ -9,10 +9,11 @@ import safetensors.torch
 import torch
 from matplotlib.figure import Figure
 
-from oplas import attributes, autoencoders, mixing, sampler
+from oplas import attributes, autoencoders, effects, mixing, sampler
 from oplas.audio import LogMel
 from oplas.cache import write
 from oplas.divergences import mmd_test
+from oplas.fx import EFFECTS, EffectStream, hits
 from oplas.latents import interpolate, sample, traverse
 from oplas.metrics import permutation_null, scc
 from oplas.music import HOLD
@@ -44,6 +45,14 @@ def melodies(split):
 def some_blocks(split): return torch.rand(32, 9, 64, 8, generator=torch.Generator().manual_seed(split))
 
 
+def some_streams(split):
+    stream = EffectStream(hits(10, seed=split), {name: EFFECTS[name] for name in ("lowpass 500 Hz", "ring 230 Hz", "bits 4")}, passes=8, seed=split)
+    return {"train": stream, "hits": stream}
+
+
+def some_pairs(split=0): return effects.pictured(some_streams(split)["train"], LogMel(**effects.SOUND).fit(some_streams(split)["train"].hits.audio))
+
+
 NOTES = plucks(1)
 PICTURES = LogMel().fit_transform(NOTES.audio[:3])
 
@@ -61,6 +70,7 @@ class Model:
     batch: torch.Tensor # to encode, three items
     quick: dict         # settings of `load` for a short training
     told: dict = dataclasses.field(default_factory=dict)  # what `decode` is told besides a code
+    needs: dict = dataclasses.field(default_factory=dict)  # what `kind` cannot do without
 
     def trained(self, **settings): return self.train(self.data, **{**self.quick, **settings})
     def loaded(self, **settings): return self.load(**{**self.quick, **settings})
@@ -71,7 +81,8 @@ MODELS = {
                          images(), images(3), dict(kind="vae", width=8, epochs=1)),
     "sampler": Model(sampler.train_sampler, sampler.load_sampler, sampler.Sampler, some_notes(0)[0], PICTURES, dict(epochs=1), dict(midi=60)),
     "bars": Model(attributes.train_bars, attributes.load_bars, attributes.BarVAE, bars(), bars(3), dict(epochs=1, dims={"density": 1})),
-    "blocks": Model(mixing.train_blocks, mixing.load_blocks, mixing.BlockAutoencoder, some_blocks(0), some_blocks(1)[0, :3], dict(epochs=1, dim=6))}
+    "blocks": Model(mixing.train_blocks, mixing.load_blocks, mixing.BlockAutoencoder, some_blocks(0), some_blocks(1)[0, :3], dict(epochs=1, dim=6)),
+    "effects": Model(effects.train_effects, effects.load_effects, effects.EffectModel, some_pairs() + some_pairs(), some_pairs().wet[:3].float(), dict(epochs=1), needs=dict(effects=["echo"]))}
 
 
 @pytest.fixture(scope="module", params=MODELS)
@@ -82,9 +93,12 @@ def case(request, tmp_path_factory):
         patch.setattr(attributes, "bars_split", melodies)
         patch.setattr(sampler, "notes_split", some_notes)
         patch.setattr(mixing, "_fit_blocks", some_blocks)
+        patch.setattr(effects, "streams", some_streams)
+        effects.chapter_logmel.cache_clear()
         sampler.pictures_split.cache_clear()
         yield MODELS[request.param]
         sampler.pictures_split.cache_clear()
+        effects.chapter_logmel.cache_clear()
 
 
 @pytest.fixture(scope="module")
@@ -184,7 +198,7 @@ def test_bad_settings_are_named(case, change):
 
 @pytest.mark.parametrize("dim", [0, -1, 2.5, True])
 def test_a_bad_size_is_named(case, dim):
-    with pytest.raises(ValueError, match="^dim must"): case.kind(dim=dim)
+    with pytest.raises(ValueError, match="^dim must"): case.kind(**case.needs, dim=dim)
 
 
 # --- draw, walk, turn
