@@ -43,6 +43,7 @@ HITS = 250  #: hits of the chapter; four fifths are learned from
 def streams(split: int = 21,  # seed of the hits, the amounts, and what is held out
            ) -> dict[str, EffectStream]:  # as `held_out` gives them
     "The chapter's hits with the effects that run here; a fifth of the hits and 12 effects are held out."
+    whole("split", split, 0)
     return held_out(EffectStream(hits(HITS, seed=split), seed=split), seed=split)
 
 @lru_cache(1)
@@ -54,6 +55,7 @@ def chapter_pairs(split: int = 21,
                   workers: int = 0, progress: bool | None = None,  # as for `pictured`
                  ) -> Pairs:
     "Each hit that is learned from meets each effect twice: with some of it, and with all of it."
+    whole("workers", workers, 0)
     some, logmel = streams(split)["train"], chapter_logmel(split)
     whole_wet = EffectStream(some.hits, some.effects, ((.999, 1.),), seed=split, labels=some.labels)
     return pictured(some, logmel, workers, progress) + pictured(whole_wet, logmel, workers, progress)
@@ -75,7 +77,10 @@ class Pairs:
     def __len__(self) -> int: return len(self.effect)
 
     def __add__(self, other: Pairs) -> Pairs:
-        "These pairs and others of the same effects."
+        "These pairs and others, with the same labels and pictures of one scale. ValueError unless they are."
+        mine, theirs = ((p.labels, p.samples, p.logmel.config, float(p.logmel.top)) for p in (self, other))
+        if mine != theirs:
+            raise ValueError(f"other must have labels, samples and logmel as these, {mine}, got {theirs}")
         both = {k: torch.cat([getattr(self, k), getattr(other, k)]) for k in ("dry", "wet", "effect", "amount")}
         return replace(self, **both)
 
@@ -96,7 +101,7 @@ def pictured(stream: EffectStream,
     if logmel.sample_rate != (rate := stream.hits.sample_rate):
         raise ValueError(f"logmel must have the rate of the hits, {rate} Hz, got {logmel.sample_rate}")
     loader = torch.utils.data.DataLoader(stream, 64, num_workers=whole("workers", workers, 0),
-                                         collate_fn=partial(_pictured, logmel))
+                                         collate_fn=partial(_pictured, logmel), generator=torch.Generator())
     batches = bar(progress, iterable=loader, total=len(loader), desc="effects", unit="batch")
     return Pairs(*map(torch.cat, zip(*batches)), stream.labels, logmel, stream.hits.audio.shape[1])
 
@@ -119,6 +124,7 @@ class Translation(nn.Module):
     "z + v: the same step everywhere."
     def __init__(self, dim: int, numbers: int):
         super().__init__()
+        whole("dim", dim, 1)
         if dim != numbers: raise ValueError(f"numbers must be dim for a translation, got {numbers} and {dim}")
 
     def forward(self, z, v): return z + v  # codes (n, dim) and vectors (n, numbers), to codes
@@ -129,7 +135,8 @@ class Affine(nn.Module):
                  rank: int | None = None,  # of each learned matrix; None: dim
                 ):
         super().__init__()
-        rank = whole("rank", rank or dim, 1, dim)
+        dim, numbers = whole("dim", dim, 1), whole("numbers", numbers, 1)
+        rank = dim if rank is None else whole("rank", rank, 1, dim)
         self.left = nn.Parameter(torch.randn(numbers, dim, rank) * .1 / rank ** .5)
         self.right = nn.Parameter(torch.randn(numbers, rank, dim) / dim ** .5)
         self.shift = nn.Parameter(torch.eye(numbers, dim))
@@ -138,13 +145,25 @@ class Affine(nn.Module):
         A = (v @ (self.left @ self.right).flatten(1)).view(-1, z.shape[1], z.shape[1])
         return z + (A @ z[..., None])[..., 0] + v @ self.shift
 
-def _film(dim, numbers): return FiLMR(dim, planes=4, context=numbers)
-def _low_rank(dim, numbers): return Affine(dim, numbers, rank=4)
+def _film(dim, numbers): return FiLMR(whole("dim", dim, 8), planes=4, context=numbers)
+def _low_rank(dim, numbers): return Affine(whole("dim", dim, 4), numbers, rank=4)
 
 #: what a vector can do to a code, by name
 OPERATIONS = {"translation": Translation, "rotation": _film, "low rank": _low_rank, "affine": Affine}
 
-# %% ../nbs/04_effects.ipynb #f4858a0a
+# %% ../nbs/04_effects.ipynb #af6a1ee0
+def _names(effects):
+    "Names as a list. ValueError unless they are texts, one or more, none of them twice."
+    texts = isinstance(effects, Sequence) and not isinstance(effects, str) and all(isinstance(e, str) for e in effects)
+    if not texts or not effects or len({*effects}) < len(effects):
+        raise ValueError(f"effects must be a list of names, one or more, each once, got {effects!r}")
+    return list(effects)
+
+def _learned(numbers):
+    "ValueError if what a training sets is still 0."
+    if not numbers.all():
+        raise ValueError("model has learned nothing yet: train_effects and load_effects give one that has")
+
 class Sketches(nn.Module):
     "Pictures of hits as principal components, and back."
     def __init__(self, sound: dict | None, samples: int):
@@ -176,9 +195,7 @@ class EffectModel(Savable, Sketches):
                  sound: dict | None = None,          # settings of `LogMel`; None: `SOUND`
                 ):
         super().__init__(sound, whole("samples", samples, 1))
-        effects, self.dim = list(effects), whole("dim", dim, 1, SKETCH)
-        if not effects or len({*effects}) < len(effects):
-            raise ValueError(f"effects must be some names, each once, got {effects}")
+        effects, self.dim = _names(effects), whole("dim", dim, 1, SKETCH)
         self.config = dict(effects=effects, operation=operation, dim=dim, numbers=numbers, samples=samples,
                            sound=self.logmel.config)
         self.encoder, self.decoder = Bent(SKETCH, dim), Bent(dim, SKETCH)
@@ -188,7 +205,8 @@ class EffectModel(Savable, Sketches):
                            ("variety", (numbers, numbers))): self.register_buffer(name, torch.zeros(size))
 
     def encode(self, x: torch.Tensor) -> torch.Tensor:  # pictures (n, 64, 44) → codes (n, dim)
-        "The codes of log-mel pictures. ValueError on another shape."
+        "The codes of log-mel pictures. ValueError on another shape, or before training."
+        _learned(self.spread)
         return self.encoder(self.sketch(x))
 
     def decode(self, z: torch.Tensor) -> torch.Tensor:  # codes (n, dim) → pictures (n, 64, 44)
@@ -207,7 +225,8 @@ class EffectModel(Savable, Sketches):
 
     def vector(self, effect: str | torch.Tensor) -> torch.Tensor:  # (numbers,)
         "The vector of an effect by name; a vector is handed through. ValueError on an unknown name."
-        if isinstance(effect, torch.Tensor): return shaped("effect", effect, self.config["numbers"], kind="float")
+        if isinstance(effect, torch.Tensor):
+            return finite("effect", shaped("effect", effect, self.config["numbers"], kind="float")).to(self.middle)
         return self.vectors[self.config["effects"].index(one_of("effect", effect, self.config["effects"]))]
 
     def apply_effect(self, z: torch.Tensor,        # codes, (n, dim)
@@ -215,7 +234,8 @@ class EffectModel(Savable, Sketches):
                      amount=1.,                    # a number, or one for each code
                     ) -> torch.Tensor:             # codes, (n, dim)
         "Codes with an effect on them. ValueError on an unknown name, bad codes or amounts."
-        z, amount = self.codes("z", z), torch.as_tensor(amount, dtype=torch.float32)
+        try: z, amount = self.codes("z", z), torch.as_tensor(amount, dtype=torch.float32)
+        except (TypeError, RuntimeError): raise ValueError(f"amount must be numbers, got {amount!r}") from None
         finite("amount", amount if not amount.ndim else shaped("amount", amount, len(z)))
         return self.operation(z, amount.expand(len(z))[:, None] * self.vector(effect))
 
@@ -252,7 +272,8 @@ CODES = "pca", "plain", "taught"
 
 def _start(model, pairs, seed):
     "Principal components of the wet pictures, from which encoder and decoder begin."
-    some = pairs.wet[::max(1, len(pairs.wet) // 4000)].flatten(1).float().numpy()
+    chosen = torch.randperm(len(pairs), generator=torch.Generator().manual_seed(seed))[:4000]  # effects come in turn
+    some = pairs.wet[chosen].flatten(1).float().numpy()
     pca = PCA(SKETCH, svd_solver="randomized", random_state=seed).fit(some)
     model.middle.copy_(torch.from_numpy(pca.mean_))
     model.basis.copy_(torch.from_numpy(pca.components_))
@@ -303,11 +324,27 @@ def _taught(base, data, operation, codes, epochs, seed, progress=False):
     model = _like(base, operation, seed)
     _learn_operation(model, data, epochs, seed)
     if codes == "taught": _fit(model, effect_loss, data, epochs, seed, progress)
-    _calibrate(model, *data)
-    return model.cpu().eval()
+    _calibrate(model.cpu(), *data)  # `fit` leaves it on the device, and the data are here
+    return model.eval()
 
 def _fit(model, loss, data, epochs, seed, progress):
     return fit(model, loss, data, epochs=epochs, batch_size=64, lr=3e-3, seed=seed, progress=progress)
+
+def _checked(pairs):
+    "Pairs that can be learned from. ValueError on any others."
+    if pairs.logmel.top.isnan(): raise ValueError("pairs.logmel has no scale yet: call fit(audio) first")
+    shape = pairs.logmel.n_mels, 1 + pairs.samples // pairs.logmel.hop_length
+    if shape[0] * shape[1] < SKETCH:
+        raise ValueError(f"pairs.logmel must make pictures of at least {SKETCH} numbers, got {shape[0] * shape[1]}")
+    for name, size in (("dry", shape), ("wet", shape), ("effect", ()), ("amount", ())):
+        kind, x = "int" if name == "effect" else "float", getattr(pairs, name)
+        finite(f"pairs.{name}", shaped(f"pairs.{name}", x, len(pairs), *size, kind=kind))
+    if len(pairs) < SKETCH: raise ValueError(f"pairs must be at least {SKETCH}, got {len(pairs)}")
+    found, labels = pairs.effect.unique().tolist(), len(pairs.labels)
+    if found[0] < 0 or found[-1] >= labels:
+        raise ValueError(f"pairs.effect must be places in the {labels} labels, got {found[0]} to {found[-1]}")
+    if len(found) < 2: raise ValueError("pairs must have 2 effects or more, got 1")
+    return replace(pairs, amount=pairs.amount.float())
 
 def train_effects(pairs: Pairs,
                   operation: str = "affine",  # a name from `OPERATIONS`
@@ -316,12 +353,12 @@ def train_effects(pairs: Pairs,
                   seed: int = 0,              # of weights and batches
                   progress: bool | None = None,  # as for `fit`
                  ) -> EffectModel:            # on the CPU, in evaluation mode
-    "A model of sounds and effects. ValueError on fewer than 256 pairs, unknown names, bad settings."
+    "A model of sounds and effects. ValueError on fewer than 256 pairs or 2 effects, unknown names, bad settings."
     one_of("operation", operation, OPERATIONS)
     one_of("codes", codes, CODES)
     whole("epochs", epochs, 1)
-    if len(pairs) < SKETCH: raise ValueError(f"pairs must be at least {SKETCH}, got {len(pairs)}")
-    base, data = _begin(pairs, seed)
+    whole("seed", seed, 0, 2**32 - 1)  # as scikit-learn takes them
+    base, data = _begin(_checked(pairs), seed)
     if codes == "plain": _fit(base, partial(effect_loss, taught=False), data, epochs, seed, progress)
     return _taught(base, data, operation, codes, epochs, seed, progress)
 
@@ -356,6 +393,7 @@ def chapter_models(epochs: int = 3,  # as for `train_effects`
                    jobs: int = -1,   # processes that make sounds and train; -1: one for each core
                   ) -> dict[tuple[str, str], EffectModel]:  # each of `MODELS`
     "The models of the chapter from the cache, or trained and kept there. ValueError on bad settings."
+    if whole("jobs", jobs, -1) == 0: raise ValueError("jobs must be -1, one for each core, or at least 1, got 0")
     config = dict(split=whole("split", split, 0), seed=whole("seed", seed, 0), epochs=whole("epochs", epochs, 1))
     config["effects"], found = list(runnable()), {}  # with DawDreamer there are more
     kept = load_or_train("effects", config, _all_trained, jobs=jobs, progress=progress)
@@ -371,14 +409,18 @@ def load_effects(operation: str = "affine",  # a name from `OPERATIONS`
                  progress: bool | None = None,
                 ) -> EffectModel:  # on the CPU, in evaluation mode
     "The chapter's model of sounds and effects, which learned with its operation. ValueError on bad settings."
-    return chapter_models(epochs, seed, split, progress)["taught", one_of("operation", operation, OPERATIONS)]
+    one_of("operation", operation, OPERATIONS)
+    return chapter_models(epochs, seed, split, progress)["taught", operation]
 
 # %% ../nbs/04_effects.ipynb #c04e1035
 def as_map(operation: nn.Module,
            v: torch.Tensor,  # an effect's vector times its amount, (numbers,)
            dim: int,         # of codes
           ) -> tuple[torch.Tensor, torch.Tensor]:  # matrix (dim, dim) and shift (dim,)
-    "An operation with a fixed vector as z ↦ M z + c, found by trying it on the origin and the axes."
+    """An operation with a fixed vector as z ↦ M z + c, found by trying it on the origin and the axes. ValueError on
+    another shape."""
+    shaped("v", v, "numbers", kind="float")
+    whole("dim", dim, 1)
     shift = operation(torch.zeros(1, dim), v[None])[0]
     return (operation(torch.eye(dim), v.expand(dim, -1)) - shift).T, shift
 
@@ -391,6 +433,7 @@ def undo(model: EffectModel,
     """The dry codes that most probably became these: the operation backwards, as far as it can be trusted. ValueError
     as `apply_effect`."""
     z, amount = model.codes("z", z), number("amount", amount)
+    _learned(model.noise)
     M, c = as_map(model.operation, amount * model.vector(effect), model.dim)
     C, one = model.covariance, torch.eye(model.dim)
     gain = C @ M.T @ torch.linalg.inv(M @ C @ M.T + model.noise * one)
@@ -404,6 +447,7 @@ def learn_vector(model: EffectModel,
     dry, wet = model.codes("dry", dry).detach(), model.codes("wet", wet).detach()
     if not 0 < len(dry) == len(wet):
         raise ValueError(f"wet must be as many codes as dry, one at least, got {len(wet)} and {len(dry)}")
+    _learned(model.noise)
     usual, v = torch.linalg.inv(model.variety), model.usual.clone().requires_grad_()
     search = torch.optim.LBFGS([v], max_iter=60, line_search_fn="strong_wolfe")
     def loss():

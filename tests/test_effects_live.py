@@ -147,8 +147,8 @@ def test_a_few_effects_and_one_hit_are_enough(n):
 def test_the_chapters_pad_takes_what_rings_longest_of_each_fifth(model, monkeypatch):
     knobs = {"pitch": torch.arange(20.).flip(0), "decay": torch.rand(20, generator=torch.Generator().manual_seed(4))}
     found = Hits(noises(20).audio, 22_050, knobs)
-    monkeypatch.setattr(E, "streams", lambda seed: {"hits": type("Stream", (), {"hits": found})})
-    monkeypatch.setattr(E, "load_effects", lambda seed: model)
+    monkeypatch.setattr(E, "streams", lambda: {"hits": type("Stream", (), {"hits": found})})
+    monkeypatch.setattr(E, "load_effects", lambda: model)
     asked = []
     monkeypatch.setattr(E, "pad_of", lambda model, hits: asked.append(hits))
     effects_pad()
